@@ -1,0 +1,56 @@
+import Router from '@koa/router'
+import Koa from 'koa'
+import { RegistryError } from './oci/errors.ts'
+import { errors, notFound } from './middleware/errors.ts'
+import { type RequestObserver, requestLog } from './middleware/request-log.ts'
+import type { Registry } from './registry/registry.ts'
+import { baseRoutes } from './routes/base.ts'
+import { blobRoutes } from './routes/blobs.ts'
+import { healthRoutes } from './routes/health.ts'
+import { listRoutes } from './routes/lists.ts'
+import { manifestRoutes } from './routes/manifests.ts'
+import { uploadRoutes } from './routes/uploads.ts'
+
+/** What the application is made of. */
+export interface AppOptions {
+  readonly registry: Registry
+  readonly manifestMaxBytes: number
+  readonly tagListMax: number
+  /** Told of every finished request, for the access log and metrics. */
+  readonly observe: RequestObserver
+  /** Told of errors that belong to no request's answer. */
+  readonly onError: (error: unknown) => void
+  /** Whether the index and the store answer. */
+  readonly ready: () => Promise<boolean>
+}
+
+/** Builds the application: order of middleware and routes. It neither reads the environment nor listens. */
+export function createApp(options: AppOptions): Koa {
+  const router = new Router()
+  healthRoutes(router, options.ready)
+  baseRoutes(router)
+  uploadRoutes(router, options.registry)
+  listRoutes(router, options.registry, { maxTags: options.tagListMax })
+  blobRoutes(router, options.registry)
+  manifestRoutes(router, options.registry, { maxBytes: options.manifestMaxBytes })
+  router.use(async (ctx, next) => {
+    ctx.state['route'] = ctx.routerPath ?? ctx['_matchedRoute']
+    await next()
+  })
+
+  const unsupported = () => new RegistryError('UNSUPPORTED')
+  const app = new Koa()
+  app.on('error', options.onError)
+  app.use(requestLog(options.observe))
+  app.use(errors)
+  app.use(router.routes())
+  app.use(
+    router.allowedMethods({
+      throw: true,
+      methodNotAllowed: unsupported,
+      notImplemented: unsupported,
+    }),
+  )
+  app.use(notFound)
+  return app
+}

@@ -1,0 +1,63 @@
+import { z } from 'zod'
+import { loadConfig } from '../config.ts'
+import { SETTINGS, variableOf } from '../settings.ts'
+
+/** `berth config check | schema | docs`. @throws ConfigError from `check`. */
+export function configVerb(verb: string | undefined): number {
+  switch (verb) {
+    case 'check':
+      loadConfig(process.env, process.cwd())
+      process.stdout.write('The settings are valid.\n')
+      return 0
+    case 'schema':
+      process.stdout.write(settingsSchema())
+      return 0
+    case 'docs':
+      process.stdout.write(settingsTable())
+      return 0
+    default:
+      process.stderr.write('berth config check | schema | docs\n')
+      return 64
+  }
+}
+
+/** The JSON schema of the YAML file. */
+export function settingsSchema(): string {
+  const sections: Record<string, { type: 'object'; additionalProperties: false; properties: Record<string, unknown> }> =
+    {}
+  for (const [path, setting] of Object.entries(SETTINGS)) {
+    const [section = '', key = ''] = path.split('.')
+    sections[section] ??= { type: 'object', additionalProperties: false, properties: {} }
+    const { $schema: _, ...schema } = z.toJSONSchema(setting.schema, { io: 'input' })
+    const initial = setting.initial === undefined ? {} : { default: setting.initial }
+    sections[section].properties[key] = { ...schema, description: setting.about, ...initial }
+  }
+  const schema = {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    title: 'Berth settings',
+    type: 'object',
+    additionalProperties: false,
+    properties: sections,
+  }
+  return `${JSON.stringify(schema, null, 2)}\n`
+}
+
+/** The reference of settings, in Markdown. */
+export function settingsTable(): string {
+  const rows = Object.entries(SETTINGS).map(([path, { initial, about, ...rest }]) => {
+    const file = 'secret' in rest ? ` (or \`${variableOf(path)}_FILE\`)` : ''
+    return `| \`${path}\` | \`${variableOf(path)}\`${file} | ${initial === undefined ? 'none' : `\`${initial}\``} | ${about} |`
+  })
+  return [
+    '# Settings',
+    '',
+    'Each can stand in the YAML file that `BERTH_CONFIG` names (sections as nested keys) or in the environment, which wins.',
+    'Durations are like `500ms`, `30s`, `24h`, `7d`, sizes like `64MiB`. This page is printed by `berth config docs`;',
+    'the schema of the file is [config.schema.json](config.schema.json). `berth config check` shows every fault at once.',
+    '',
+    '| setting | environment | default | meaning |',
+    '|---|---|---|---|',
+    ...rows,
+    '',
+  ].join('\n')
+}

@@ -1,0 +1,186 @@
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { parse as parseYaml } from 'yaml'
+import type { z } from 'zod'
+import { SETTINGS, type SettingPath, isLoopback, variableOf } from './settings.ts'
+
+type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
+
+/** Everything that can be set. Durations are in milliseconds, sizes in bytes, `data.dir` is absolute. */
+export interface Config {
+  readonly http: {
+    readonly host: string
+    readonly port: number
+    readonly idleTimeoutMs: number
+    readonly shutdownTimeoutMs: number
+  }
+  readonly data: { readonly dir: string }
+  readonly database: {
+    readonly url: string | undefined
+    readonly poolSize: number
+    readonly statementTimeoutMs: number
+  }
+  readonly log: { readonly level: ValueOf<'log.level'>; readonly format: ValueOf<'log.format'> }
+  readonly auth: { readonly mode: ValueOf<'auth.mode'> }
+  readonly metrics: { readonly enabled: boolean; readonly host: string; readonly port: number }
+  readonly registry: {
+    readonly leaseMs: number
+    readonly untaggedRetentionMs: number
+    readonly uploadExpiryMs: number
+    readonly trashGraceMs: number
+    readonly eventRetentionMs: number
+    readonly manifestMaxBytes: number
+    readonly tagListMax: number
+    readonly requireChildren: boolean
+    readonly allowChildDelete: boolean
+  }
+  readonly storage: { readonly uploadMemoryBytes: number }
+}
+
+/** One thing that is wrong: where, and what would be valid. */
+export interface ConfigFault {
+  readonly path: string
+  readonly message: string
+}
+
+/** The settings cannot be used; holds every fault at once. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly faults: readonly ConfigFault[]
+
+  constructor(faults: readonly ConfigFault[]) {
+    super(faults.map(fault => `${fault.path}: ${fault.message}`).join('\n'))
+    this.faults = faults
+  }
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const PATHS = Object.keys(SETTINGS) as SettingPath[]
+const MIN_MANIFEST_BYTES = 4 * 2 ** 20
+
+/**
+ * The settings: the environment's over those of the YAML file that `BERTH_CONFIG` names, over the defaults.
+ * @throws ConfigError with every fault.
+ */
+export function loadConfig(env: Environment, cwd: string): Config {
+  const faults: ConfigFault[] = []
+  const given = new Map([...readFile(env, cwd, faults), ...readEnvironment(env, faults)])
+  const values = new Map<SettingPath, unknown>()
+  for (const path of PATHS) {
+    const { schema, initial } = SETTINGS[path]
+    const result = schema.safeParse(given.has(path) ? given.get(path) : initial)
+    if (result.success) values.set(path, result.data)
+    else faults.push(...result.error.issues.map(issue => ({ path, message: issue.message })))
+  }
+  const get = <P extends SettingPath>(path: P): ValueOf<P> => values.get(path) as ValueOf<P>
+  checkTogether(get, faults)
+  if (faults.length > 0) throw new ConfigError(faults)
+  return {
+    http: {
+      host: get('http.host'),
+      port: get('http.port'),
+      idleTimeoutMs: get('http.idleTimeout'),
+      shutdownTimeoutMs: get('http.shutdownTimeout'),
+    },
+    data: { dir: resolve(cwd, get('data.dir')) },
+    database: {
+      url: get('database.url'),
+      poolSize: get('database.poolSize'),
+      statementTimeoutMs: get('database.statementTimeout'),
+    },
+    log: { level: get('log.level'), format: get('log.format') },
+    auth: { mode: get('auth.mode') },
+    metrics: { enabled: get('metrics.enabled'), host: get('metrics.host'), port: get('metrics.port') },
+    registry: {
+      leaseMs: get('registry.lease'),
+      untaggedRetentionMs: get('registry.untaggedRetention'),
+      uploadExpiryMs: get('registry.uploadExpiry'),
+      trashGraceMs: get('registry.trashGrace'),
+      eventRetentionMs: get('registry.eventRetention'),
+      manifestMaxBytes: get('registry.manifestMaxBytes'),
+      tagListMax: get('registry.tagListMax'),
+      requireChildren: get('registry.requireChildren'),
+      allowChildDelete: get('registry.allowChildDelete'),
+    },
+    storage: { uploadMemoryBytes: get('storage.uploadMemory') },
+  }
+}
+
+function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined, faults: ConfigFault[]): void {
+  const host = get('http.host')
+  if (host !== undefined && !isLoopback(host) && get('auth.mode') === undefined) {
+    faults.push({
+      path: 'http.host',
+      message: `${host} can be reached from other machines and nobody has to log in: set BERTH_HTTP_HOST=127.0.0.1, or say that this is meant with BERTH_AUTH_MODE=open`,
+    })
+  }
+  const lease = get('registry.lease')
+  const retention = get('registry.untaggedRetention')
+  if (lease !== undefined && retention !== undefined && retention < lease) {
+    faults.push({ path: 'registry.untaggedRetention', message: 'must not be below registry.lease' })
+  }
+  const manifest = get('registry.manifestMaxBytes')
+  if (manifest !== undefined && manifest < MIN_MANIFEST_BYTES) {
+    faults.push({
+      path: 'registry.manifestMaxBytes',
+      message: 'must be 4MiB or more: clients push manifests of that size',
+    })
+  }
+}
+
+function readFile(env: Environment, cwd: string, faults: ConfigFault[]): Map<string, unknown> {
+  const file = env['BERTH_CONFIG']
+  const found = new Map<string, unknown>()
+  if (file === undefined || file === '') return found
+  try {
+    flatten(parseYaml(readFileSync(resolve(cwd, file), 'utf8')), '', found)
+  } catch (error) {
+    faults.push({
+      path: 'BERTH_CONFIG',
+      message: `${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+    })
+  }
+  for (const path of found.keys()) {
+    if (!(path in SETTINGS))
+      faults.push({ path, message: `there is no such setting in ${file}; see docs/configuration.md` })
+  }
+  return found
+}
+
+function flatten(value: unknown, path: string, into: Map<string, unknown>): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    if (value !== null || path !== '') into.set(path, value)
+    return
+  }
+  for (const [key, inner] of Object.entries(value)) flatten(inner, path === '' ? key : `${path}.${key}`, into)
+}
+
+function readEnvironment(env: Environment, faults: ConfigFault[]): Map<string, unknown> {
+  const found = new Map<string, unknown>()
+  const known = new Set(['BERTH_CONFIG'])
+  for (const path of PATHS) {
+    const name = variableOf(path)
+    known.add(name)
+    if (env[name] !== undefined) found.set(path, env[name])
+    if (!('secret' in SETTINGS[path])) continue
+    known.add(`${name}_FILE`)
+    const file = env[`${name}_FILE`]
+    if (file === undefined) continue
+    if (env[name] !== undefined) faults.push({ path, message: `set ${name} or ${name}_FILE, not both` })
+    try {
+      found.set(path, readFileSync(file, 'utf8').trim())
+    } catch (error) {
+      faults.push({
+        path,
+        message: `${name}_FILE cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+      })
+    }
+  }
+  for (const name of Object.keys(env)) {
+    const ours = name.startsWith('BERTH_') && !name.startsWith('BERTH_TEST_')
+    if (ours && !known.has(name))
+      faults.push({ path: name, message: 'there is no such setting; see docs/configuration.md' })
+  }
+  return found
+}

@@ -1,0 +1,42 @@
+/** A piece of background work. Each is safe to run in several processes at once: its rows are taken with SKIP LOCKED. */
+export interface Job {
+  readonly name: string
+  readonly everyMs: number
+  readonly run: () => Promise<unknown>
+}
+
+/** Running jobs; `stop` resolves when the one under way has ended. */
+export interface Schedule {
+  stop(): Promise<void>
+}
+
+/** Runs each job again and again, never twice at once in this process; a failure is reported and the next turn tries again. */
+export function startJobs(jobs: readonly Job[], onError: (job: string, error: unknown) => void): Schedule {
+  const running = new Set<Promise<void>>()
+  const busy = new Set<string>()
+  const timers = jobs.map(job => {
+    const turn = async (): Promise<void> => {
+      try {
+        await job.run()
+      } catch (error) {
+        onError(job.name, error)
+      } finally {
+        busy.delete(job.name)
+      }
+    }
+    const timer = setInterval(() => {
+      if (busy.has(job.name)) return
+      busy.add(job.name)
+      const work = turn()
+      running.add(work)
+      void work.finally(() => running.delete(work))
+    }, job.everyMs)
+    return timer.unref()
+  })
+  return {
+    async stop() {
+      for (const timer of timers) clearInterval(timer)
+      await Promise.all(running)
+    },
+  }
+}

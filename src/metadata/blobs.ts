@@ -1,0 +1,186 @@
+import type { Digest } from '../oci/digest.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import { LostRace, type Queryable, type Transaction } from './database.ts'
+
+/** A blob as one repository sees it. */
+export interface LinkedBlob {
+  readonly repository_id: number
+  readonly blob_id: number
+  readonly size: number
+  readonly store: string
+  readonly storage_key: string
+  /** Whether at least half of the lease that was asked about is left. */
+  readonly leased: boolean
+}
+
+/** The blob under that digest if the repository links it; `leaseMs` is what `leased` is measured against. */
+export async function findLinkedBlob(
+  db: Queryable,
+  repository: RepositoryName,
+  digest: Digest,
+  leaseMs: number,
+): Promise<LinkedBlob | undefined> {
+  const rows = await db.query<LinkedBlob>(
+    `select l.repository_id, l.blob_id, b.size, b.store, b.storage_key,
+            l.lease_until >= clock_timestamp() + $3 * interval '1 millisecond' / 2 as leased
+       from repository r
+       join repository_blob l on l.repository_id = r.id
+       join blob b on b.id = l.blob_id
+      where r.name = $1 and r.deleted_at is null and l.digest = $2 and b.damaged_at is null`,
+    [repository, digest, leaseMs],
+  )
+  return rows[0]
+}
+
+/** Gives a link a full lease. False when the link is gone. */
+export async function renewLink(
+  tx: Transaction,
+  repositoryId: number,
+  blobId: number,
+  leaseMs: number,
+): Promise<boolean> {
+  const rows = await tx.query(
+    `update repository_blob
+        set lease_until = greatest(lease_until, clock_timestamp() + $3 * interval '1 millisecond')
+      where repository_id = $1 and blob_id = $2 returning blob_id`,
+    [repositoryId, blobId, leaseMs],
+  )
+  return rows.length === 1
+}
+
+/** What {@link holdBlob} found or made. */
+export interface HeldBlob {
+  readonly id: number
+  readonly storage_key: string
+  readonly damaged: boolean
+}
+
+/**
+ * The blob row of that digest, inserted with `key` where absent, held against the sweep until the transaction ends.
+ * @throws LostRace when the row vanished between the two statements: the transaction is tried again.
+ */
+export async function holdBlob(
+  tx: Transaction,
+  blob: { readonly digest: Digest; readonly size: number; readonly store: string; readonly key: string },
+): Promise<HeldBlob> {
+  await tx.query(
+    'insert into blob (digest, size, store, storage_key) values ($1, $2, $3, $4) on conflict (digest) do nothing',
+    [blob.digest, blob.size, blob.store, blob.key],
+  )
+  const rows = await tx.query<HeldBlob>(
+    'select id, storage_key, damaged_at is not null as damaged from blob where digest = $1 for key share',
+    [blob.digest],
+  )
+  if (rows[0] === undefined) throw new LostRace('the blob row was collected between insert and lock')
+  return rows[0]
+}
+
+/** Puts sound bytes in the place of damaged ones; returns the key that was replaced, or undefined if another did it first. */
+export async function repairBlob(
+  tx: Transaction,
+  id: number,
+  sound: { readonly store: string; readonly key: string; readonly size: number },
+): Promise<{ readonly store: string; readonly storage_key: string } | undefined> {
+  const old = await tx.query<{ store: string; storage_key: string }>(
+    'select store, storage_key from blob where id = $1 and damaged_at is not null for update',
+    [id],
+  )
+  if (old[0] === undefined) return undefined
+  await tx.query('update blob set store = $2, storage_key = $3, size = $4, damaged_at = null where id = $1', [
+    id,
+    sound.store,
+    sound.key,
+    sound.size,
+  ])
+  return old[0]
+}
+
+/** Links a blob into a repository, or renews the lease of the link that is there. */
+export async function linkBlob(
+  tx: Transaction,
+  link: { readonly repositoryId: number; readonly blobId: number; readonly digest: Digest; readonly leaseMs: number },
+): Promise<void> {
+  await tx.query(
+    `insert into repository_blob (repository_id, blob_id, digest, lease_until)
+     values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
+     on conflict (repository_id, blob_id)
+     do update set lease_until = greatest(repository_blob.lease_until, excluded.lease_until)`,
+    [link.repositoryId, link.blobId, link.digest, link.leaseMs],
+  )
+}
+
+/** Links a blob that `from` (or, without it, any repository) links. False when there is no such source. */
+export async function mountBlob(
+  tx: Transaction,
+  mount: {
+    readonly repositoryId: number
+    readonly digest: Digest
+    readonly from: RepositoryName | undefined
+    readonly leaseMs: number
+  },
+): Promise<boolean> {
+  const rows = await tx.query(
+    `insert into repository_blob (repository_id, blob_id, digest, lease_until)
+     select $1, b.id, b.digest, clock_timestamp() + $4 * interval '1 millisecond'
+       from blob b
+      where b.digest = $2 and b.damaged_at is null
+        and exists (select from repository_blob l join repository r on r.id = l.repository_id
+                     where l.blob_id = b.id and r.deleted_at is null and ($3::text is null or r.name = $3))
+     on conflict (repository_id, blob_id)
+     do update set lease_until = greatest(repository_blob.lease_until, excluded.lease_until)
+     returning blob_id`,
+    [mount.repositoryId, mount.digest, mount.from ?? null, mount.leaseMs],
+  )
+  return rows.length === 1
+}
+
+/** Locks a link for its removal. */
+export async function lockLink(
+  tx: Transaction,
+  repositoryId: number,
+  digest: Digest,
+): Promise<{ readonly blob_id: number } | undefined> {
+  const rows = await tx.query<{ blob_id: number }>(
+    'select blob_id from repository_blob where repository_id = $1 and digest = $2 for update',
+    [repositoryId, digest],
+  )
+  return rows[0]
+}
+
+/** Digest of one visible manifest of the repository that names the blob, if any does. */
+export async function findUserOfBlob(
+  tx: Transaction,
+  repositoryId: number,
+  digest: Digest,
+): Promise<string | undefined> {
+  const rows = await tx.query<{ digest: string }>(
+    `select m.digest from manifest_blob e join manifest m on m.id = e.manifest_id
+      where e.repository_id = $1 and e.digest = $2 and m.deleted_at is null limit 1`,
+    [repositoryId, digest],
+  )
+  return rows[0]?.digest
+}
+
+/** Removes a link; edges of manifests that are deleted already let go of it first. */
+export async function removeLink(tx: Transaction, repositoryId: number, blobId: number): Promise<void> {
+  await tx.query('update manifest_blob set blob_id = null where repository_id = $1 and blob_id = $2', [
+    repositoryId,
+    blobId,
+  ])
+  await tx.query('delete from repository_blob where repository_id = $1 and blob_id = $2', [repositoryId, blobId])
+}
+
+/** Holds the links of these digests against removal until the transaction ends; answers those that exist. */
+export async function holdLinks(
+  tx: Transaction,
+  repositoryId: number,
+  digests: readonly Digest[],
+): Promise<ReadonlyMap<Digest, number>> {
+  if (digests.length === 0) return new Map()
+  const rows = await tx.query<{ digest: Digest; blob_id: number }>(
+    `select digest, blob_id from repository_blob
+      where repository_id = $1 and digest = any($2::text[]) order by blob_id for key share`,
+    [repositoryId, digests],
+  )
+  return new Map(rows.map(row => [row.digest, row.blob_id]))
+}

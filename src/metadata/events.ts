@@ -1,0 +1,31 @@
+import type { RepositoryName } from '../oci/name.ts'
+import type { Transaction } from './database.ts'
+
+/** What can change visibly. */
+export type EventKind = 'manifest.push' | 'manifest.delete' | 'tag.delete' | 'blob.delete'
+
+/** Writes one visible change in the change's own transaction. */
+export async function insertEvent(
+  tx: Transaction,
+  kind: EventKind,
+  repository: RepositoryName,
+  detail: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  await tx.query('insert into event (kind, repository, detail) values ($1, $2, $3)', [
+    kind,
+    repository,
+    JSON.stringify(detail),
+  ])
+}
+
+/** Removes up to `limit` events older than `ageMs`; answers how many. */
+export async function pruneEvents(tx: Transaction, ageMs: number, limit: number): Promise<number> {
+  const rows = await tx.query(
+    `delete from event where seq in (
+       select seq from event where at < clock_timestamp() - $1 * interval '1 millisecond'
+        order by at limit $2 for update skip locked)
+     returning seq`,
+    [ageMs, limit],
+  )
+  return rows.length
+}

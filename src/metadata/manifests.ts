@@ -1,0 +1,232 @@
+import type { Digest } from '../oci/digest.ts'
+import type { Reference, RepositoryName } from '../oci/name.ts'
+import type { Queryable, Transaction } from './database.ts'
+
+/** A visible manifest, without its payload. */
+export interface ManifestRow {
+  readonly id: number
+  readonly repository_id: number
+  readonly digest: Digest
+  readonly media_type: string
+  readonly size: number
+  readonly leased: boolean
+}
+
+const COLUMNS = `m.id, m.repository_id, m.digest, m.media_type, m.size,
+  m.lease_until >= clock_timestamp() + $3 * interval '1 millisecond' / 2 as leased`
+
+/** The visible manifest that a tag or digest names; `leaseMs` is what `leased` is measured against. */
+export async function findManifest(
+  db: Queryable,
+  repository: RepositoryName,
+  reference: Reference,
+  leaseMs: number,
+): Promise<ManifestRow | undefined> {
+  const rows =
+    reference.tag === undefined
+      ? await db.query<ManifestRow>(
+          `select ${COLUMNS} from repository r join manifest m on m.repository_id = r.id
+            where r.name = $1 and r.deleted_at is null and m.digest = $2 and m.deleted_at is null`,
+          [repository, reference.digest, leaseMs],
+        )
+      : await db.query<ManifestRow>(
+          `select ${COLUMNS} from repository r
+             join tag t on t.repository_id = r.id
+             join manifest m on m.id = t.manifest_id
+            where r.name = $1 and r.deleted_at is null and t.name = $2 and m.deleted_at is null`,
+          [repository, reference.tag, leaseMs],
+        )
+  return rows[0]
+}
+
+/** The bytes of a manifest; they never change under one id. */
+export async function readPayload(db: Queryable, id: number): Promise<Uint8Array | undefined> {
+  const rows = await db.query<{ payload: Uint8Array }>('select payload from manifest where id = $1', [id])
+  return rows[0]?.payload
+}
+
+/** Gives a visible manifest a full lease. False when it is gone or deleted. */
+export async function renewManifest(tx: Transaction, id: number, leaseMs: number): Promise<boolean> {
+  const rows = await tx.query(
+    `update manifest set lease_until = greatest(lease_until, clock_timestamp() + $2 * interval '1 millisecond')
+      where id = $1 and deleted_at is null returning id`,
+    [id, leaseMs],
+  )
+  return rows.length === 1
+}
+
+/** What {@link upsertManifest} writes. */
+export interface NewManifest {
+  readonly repositoryId: number
+  readonly digest: Digest
+  readonly mediaType: string
+  readonly artifactType: string | undefined
+  readonly subject: Digest | undefined
+  readonly annotations: Readonly<Record<string, string>> | undefined
+  readonly payload: Uint8Array
+  readonly leaseMs: number
+  readonly principal: string | undefined
+}
+
+/** Inserts a manifest, or revives and leases the one of that digest; answers its id. */
+export async function upsertManifest(tx: Transaction, manifest: NewManifest): Promise<number> {
+  const rows = await tx.query<{ id: number }>(
+    `insert into manifest (repository_id, digest, media_type, artifact_type, subject_digest, size, payload,
+                           annotations, lease_until, pushed_by)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 millisecond', $10)
+     on conflict (repository_id, digest) do update
+        set media_type = excluded.media_type, artifact_type = excluded.artifact_type,
+            lease_until = greatest(manifest.lease_until, excluded.lease_until), deleted_at = null
+     returning id`,
+    [
+      manifest.repositoryId,
+      manifest.digest,
+      manifest.mediaType,
+      manifest.artifactType ?? null,
+      manifest.subject ?? null,
+      manifest.payload.byteLength,
+      manifest.payload,
+      manifest.annotations === undefined ? null : JSON.stringify(manifest.annotations),
+      manifest.leaseMs,
+      manifest.principal ?? null,
+    ],
+  )
+  const row = rows[0]
+  if (row === undefined) throw new Error('the manifest row was neither inserted nor updated')
+  return row.id
+}
+
+/** Holds visible manifests of these digests against removal until the transaction ends; answers those that exist. */
+export async function holdManifests(
+  tx: Transaction,
+  repositoryId: number,
+  digests: readonly Digest[],
+): Promise<ReadonlyMap<Digest, number>> {
+  if (digests.length === 0) return new Map()
+  const rows = await tx.query<{ id: number; digest: Digest }>(
+    `select id, digest from manifest
+      where repository_id = $1 and digest = any($2::text[]) and deleted_at is null order by id for key share`,
+    [repositoryId, digests],
+  )
+  return new Map(rows.map(row => [row.digest, row.id]))
+}
+
+/** Records which blobs a manifest names; a blob that is not linked here (yet) is an edge without a binding. */
+export async function insertBlobEdges(
+  tx: Transaction,
+  repositoryId: number,
+  manifestId: number,
+  edges: readonly { readonly digest: Digest; readonly blobId: number | undefined }[],
+): Promise<void> {
+  if (edges.length === 0) return
+  await tx.query(
+    `insert into manifest_blob (manifest_id, repository_id, digest, blob_id)
+     select $1, $2, e.digest, e.blob_id from unnest($3::text[], $4::bigint[]) as e (digest, blob_id)
+     on conflict (manifest_id, digest) do update set blob_id = excluded.blob_id`,
+    [manifestId, repositoryId, edges.map(edge => edge.digest), edges.map(edge => edge.blobId ?? null)],
+  )
+}
+
+/** Records which manifests an index names, bound where they exist. */
+export async function insertChildEdges(
+  tx: Transaction,
+  repositoryId: number,
+  parentId: number,
+  edges: readonly { readonly digest: Digest; readonly childId: number | undefined }[],
+): Promise<void> {
+  if (edges.length === 0) return
+  await tx.query(
+    `insert into manifest_child (parent_id, repository_id, child_digest, child_id)
+     select $1, $2, e.digest, e.child_id from unnest($3::text[], $4::bigint[]) as e (digest, child_id)
+     on conflict (parent_id, child_digest) do update set child_id = excluded.child_id`,
+    [parentId, repositoryId, edges.map(edge => edge.digest), edges.map(edge => edge.childId ?? null)],
+  )
+}
+
+/** Locks a visible manifest for its deletion. */
+export async function lockManifest(
+  tx: Transaction,
+  repositoryId: number,
+  digest: Digest,
+): Promise<{ readonly manifest_id: number; readonly digest: Digest } | undefined> {
+  const rows = await tx.query<{ manifest_id: number; digest: Digest }>(
+    `select id as manifest_id, digest from manifest
+      where repository_id = $1 and digest = $2 and deleted_at is null for update`,
+    [repositoryId, digest],
+  )
+  return rows[0]
+}
+
+/** Digest of one visible index that names this manifest, if any does. */
+export async function findParent(tx: Transaction, repositoryId: number, digest: Digest): Promise<string | undefined> {
+  const rows = await tx.query<{ digest: string }>(
+    `select p.digest from manifest_child c join manifest p on p.id = c.parent_id
+      where c.repository_id = $1 and c.child_digest = $2 and p.deleted_at is null limit 1`,
+    [repositoryId, digest],
+  )
+  return rows[0]?.digest
+}
+
+/** Hides a manifest at once; its row and edges stay for `retentionMs`, so that it can come back. */
+export async function hideManifest(tx: Transaction, id: number, retentionMs: number): Promise<void> {
+  await tx.query(
+    `update manifest set deleted_at = clock_timestamp(),
+            lease_until = clock_timestamp() + $2 * interval '1 millisecond' where id = $1`,
+    [id, retentionMs],
+  )
+}
+
+/** Gives a manifest that lost a tag a finite lease, so that the sweep looks at it when that has run out. */
+export async function unrootManifest(tx: Transaction, id: number, retentionMs: number): Promise<void> {
+  await tx.query(
+    `update manifest set lease_until = clock_timestamp() + $2 * interval '1 millisecond'
+      where id = $1 and deleted_at is null
+        and (lease_until = 'infinity' or lease_until < clock_timestamp() + $2 * interval '1 millisecond')`,
+    [id, retentionMs],
+  )
+}
+
+/** The same for the children and the referrers of a manifest that was deleted. */
+export async function unrootDependants(
+  tx: Transaction,
+  repositoryId: number,
+  manifest: { readonly manifest_id: number; readonly digest: Digest },
+  retentionMs: number,
+): Promise<void> {
+  await tx.query(
+    `update manifest set lease_until = clock_timestamp() + $4 * interval '1 millisecond'
+      where id in (select id from manifest
+                    where repository_id = $1 and deleted_at is null
+                      and (lease_until = 'infinity' or lease_until < clock_timestamp() + $4 * interval '1 millisecond')
+                      and (subject_digest = $3
+                           or digest in (select child_digest from manifest_child where parent_id = $2))
+                    order by id for update)`,
+    [repositoryId, manifest.manifest_id, manifest.digest, retentionMs],
+  )
+}
+
+/** A manifest that names a subject. */
+export interface ReferrerRow {
+  readonly digest: Digest
+  readonly media_type: string
+  readonly artifact_type: string | null
+  readonly size: number
+  readonly annotations: Readonly<Record<string, string>> | null
+}
+
+/** Visible manifests whose subject is that digest, by digest after `last`; `artifactTypes` empty means all. */
+export async function listReferrers(
+  db: Queryable,
+  repository: RepositoryName,
+  subject: Digest,
+  page: { readonly artifactTypes: readonly string[]; readonly last: string; readonly limit: number },
+): Promise<readonly ReferrerRow[]> {
+  return await db.query<ReferrerRow>(
+    `select m.digest, m.media_type, m.artifact_type, m.size, m.annotations
+       from repository r join manifest m on m.repository_id = r.id
+      where r.name = $1 and r.deleted_at is null and m.subject_digest = $2 and m.deleted_at is null
+        and m.digest > $3 and (cardinality($4::text[]) = 0 or m.artifact_type = any($4::text[]))
+      order by m.digest limit $5`,
+    [repository, subject, page.last, page.artifactTypes, page.limit],
+  )
+}

@@ -1,0 +1,48 @@
+import type { RepositoryName } from '../oci/name.ts'
+import type { Queryable, Transaction } from './database.ts'
+
+/** A living repository. */
+export interface RepositoryRow {
+  readonly id: number
+  /** Whether sha512 content was ever pushed here, so that uploads hash for it as well. */
+  readonly uses_sha512: boolean
+}
+
+/** The living repository of that name. */
+export async function findRepository(db: Queryable, name: RepositoryName): Promise<RepositoryRow | undefined> {
+  const rows = await db.query<RepositoryRow>(
+    'select id, uses_sha512 from repository where name = $1 and deleted_at is null',
+    [name],
+  )
+  return rows[0]
+}
+
+/** The living repository of that name, made where absent, and held against deletion until the transaction ends. */
+export async function holdRepository(tx: Transaction, name: RepositoryName): Promise<RepositoryRow> {
+  const held = await tx.query<RepositoryRow>(
+    'select id, uses_sha512 from repository where name = $1 and deleted_at is null for share',
+    [name],
+  )
+  if (held[0] !== undefined) return held[0]
+  await tx.query('insert into repository (name) values ($1) on conflict (name) where deleted_at is null do nothing', [
+    name,
+  ])
+  return await holdRepository(tx, name)
+}
+
+/** Remembers that a repository holds sha512 content. */
+export async function rememberSha512(tx: Transaction, id: number): Promise<void> {
+  await tx.query('update repository set uses_sha512 = true where id = $1 and not uses_sha512', [id])
+}
+
+/** Names of living repositories that hold a manifest, in byte order, after `last`. */
+export async function listRepositories(db: Queryable, last: string, limit: number): Promise<string[]> {
+  const rows = await db.query<{ name: string }>(
+    `select name from repository r
+      where deleted_at is null and name > $1
+        and exists (select from manifest m where m.repository_id = r.id and m.deleted_at is null)
+      order by name limit $2`,
+    [last, limit],
+  )
+  return rows.map(row => row.name)
+}

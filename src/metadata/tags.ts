@@ -1,0 +1,96 @@
+import type { Digest } from '../oci/digest.ts'
+import type { Tag } from '../oci/name.ts'
+import type { Queryable, Transaction } from './database.ts'
+
+/** Tags of a repository in byte order, after `last`. */
+export async function listTags(db: Queryable, repositoryId: number, last: string, limit: number): Promise<string[]> {
+  const rows = await db.query<{ name: string }>(
+    'select name from tag where repository_id = $1 and name > $2 order by name limit $3',
+    [repositoryId, last, limit],
+  )
+  return rows.map(row => row.name)
+}
+
+/** Makes the writers of one tag wait for each other from here to the end of the transaction, also where the tag is new. */
+export async function serialiseTag(tx: Transaction, repositoryId: number, name: Tag): Promise<void> {
+  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`tag ${repositoryId} ${name}`])
+}
+
+/** What a tag pointed to before it was moved. */
+export interface FormerTarget {
+  readonly manifest_id: number
+  readonly digest: Digest
+}
+
+/** Points a tag at a manifest, keeps its history, and answers the former target if that was another manifest. */
+export async function pointTag(
+  tx: Transaction,
+  tag: {
+    readonly repositoryId: number
+    readonly name: Tag
+    readonly manifestId: number
+    readonly digest: Digest
+    readonly principal: string | undefined
+  },
+): Promise<FormerTarget | undefined> {
+  const created = await tx.query(
+    `insert into tag (repository_id, name, manifest_id) values ($1, $2, $3)
+     on conflict (repository_id, name) do nothing returning name`,
+    [tag.repositoryId, tag.name, tag.manifestId],
+  )
+  let former: FormerTarget | undefined
+  if (created.length === 0) {
+    const rows = await tx.query<FormerTarget>(
+      `select t.manifest_id, m.digest from tag t join manifest m on m.id = t.manifest_id
+        where t.repository_id = $1 and t.name = $2 for update of t`,
+      [tag.repositoryId, tag.name],
+    )
+    former = rows[0]
+    if (former === undefined) return await pointTag(tx, tag)
+    await tx.query(
+      'update tag set manifest_id = $3, updated_at = clock_timestamp() where repository_id = $1 and name = $2',
+      [tag.repositoryId, tag.name, tag.manifestId],
+    )
+    if (former.manifest_id === tag.manifestId) return undefined
+  }
+  await tx.query(
+    'insert into tag_history (repository_id, name, old_digest, new_digest, changed_by) values ($1, $2, $3, $4, $5)',
+    [tag.repositoryId, tag.name, former?.digest ?? null, tag.digest, tag.principal ?? null],
+  )
+  return former
+}
+
+/** Removes one tag, keeps its history, and answers what it pointed to. */
+export async function removeTag(
+  tx: Transaction,
+  repositoryId: number,
+  name: Tag,
+  principal: string | undefined,
+): Promise<FormerTarget | undefined> {
+  const rows = await tx.query<FormerTarget>(
+    `with gone as (delete from tag where repository_id = $1 and name = $2 returning manifest_id),
+     target as (select m.id as manifest_id, m.digest from manifest m join gone on gone.manifest_id = m.id),
+     kept as (insert into tag_history (repository_id, name, old_digest, changed_by)
+              select $1, $2, digest, $3 from target)
+     select manifest_id, digest from target`,
+    [repositoryId, name, principal ?? null],
+  )
+  return rows[0]
+}
+
+/** Removes every tag of a manifest in one statement, keeps their history, and answers their number. */
+export async function removeTagsOf(
+  tx: Transaction,
+  repositoryId: number,
+  manifest: FormerTarget,
+  principal: string | undefined,
+): Promise<number> {
+  const rows = await tx.query<{ removed: number }>(
+    `with gone as (delete from tag where repository_id = $1 and manifest_id = $2 returning name),
+     kept as (insert into tag_history (repository_id, name, old_digest, changed_by)
+              select $1, name, $3, $4 from gone)
+     select count(*)::int as removed from gone`,
+    [repositoryId, manifest.manifest_id, manifest.digest, principal ?? null],
+  )
+  return rows[0]?.removed ?? 0
+}

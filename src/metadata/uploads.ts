@@ -1,0 +1,157 @@
+import type { RepositoryName } from '../oci/name.ts'
+import type { Queryable, Transaction } from './database.ts'
+
+/** Digests of the first `offset` bytes by algorithm; an algorithm that was not followed is absent. */
+export type PrefixDigests = Readonly<Partial<Record<'sha256' | 'sha512', string>>>
+
+/** One upload session. */
+export interface UploadRow {
+  readonly id: string
+  readonly repository_id: number
+  readonly offset: number
+  readonly epoch: number
+  readonly store: string
+  readonly store_state: unknown
+  readonly prefix_digest: PrefixDigests
+}
+
+const COLUMNS = 'u.id, u.repository_id, u."offset", u.epoch, u.store, u.store_state, u.prefix_digest'
+
+/** Opens a session. */
+export async function insertUpload(
+  tx: Transaction,
+  upload: {
+    readonly id: string
+    readonly repositoryId: number
+    readonly store: string
+    readonly state: unknown
+    readonly expiryMs: number
+    readonly principal: string | undefined
+  },
+): Promise<void> {
+  await tx.query(
+    `insert into upload (id, repository_id, expires_at, store, store_state, prefix_digest, principal)
+     values ($1, $2, clock_timestamp() + $3 * interval '1 millisecond', $4, $5, '{}', $6)`,
+    [
+      upload.id,
+      upload.repositoryId,
+      upload.expiryMs,
+      upload.store,
+      JSON.stringify(upload.state),
+      upload.principal ?? null,
+    ],
+  )
+}
+
+/** An unexpired session of that repository. */
+export async function findUpload(
+  db: Queryable,
+  repository: RepositoryName,
+  id: string,
+): Promise<(UploadRow & { readonly busy: boolean; readonly uses_sha512: boolean }) | undefined> {
+  const rows = await db.query<UploadRow & { busy: boolean; uses_sha512: boolean }>(
+    `select ${COLUMNS}, r.uses_sha512,
+            coalesce(u.lease_until > clock_timestamp(), false) as busy
+       from upload u join repository r on r.id = u.repository_id
+      where u.id = $1 and r.name = $2 and r.deleted_at is null and u.expires_at > clock_timestamp()`,
+    [id, repository],
+  )
+  return rows[0]
+}
+
+/** Takes a session's lease and raises its epoch, if nobody holds it. The offset is what the winner goes on from. */
+export async function takeUpload(tx: Transaction, id: string, leaseMs: number): Promise<UploadRow | undefined> {
+  const rows = await tx.query<UploadRow>(
+    `update upload u
+        set epoch = u.epoch + 1, lease_until = clock_timestamp() + $2 * interval '1 millisecond'
+      where u.id = $1 and u.expires_at > clock_timestamp()
+        and (u.lease_until is null or u.lease_until < clock_timestamp())
+      returning ${COLUMNS}`,
+    [id, leaseMs],
+  )
+  return rows[0]
+}
+
+/** Goes on holding the lease. False when the session is gone or another took it. */
+export async function keepUpload(tx: Transaction, id: string, epoch: number, leaseMs: number): Promise<boolean> {
+  const rows = await tx.query(
+    `update upload set lease_until = clock_timestamp() + $3 * interval '1 millisecond'
+      where id = $1 and epoch = $2 returning id`,
+    [id, epoch, leaseMs],
+  )
+  return rows.length === 1
+}
+
+/** Records what is durable. False when the session is gone or another took it. */
+export async function saveUpload(
+  tx: Transaction,
+  upload: {
+    readonly id: string
+    readonly epoch: number
+    readonly offset: number
+    readonly state: unknown
+    readonly prefix: PrefixDigests
+    readonly expiryMs: number
+  },
+): Promise<boolean> {
+  const rows = await tx.query(
+    `update upload set "offset" = $3, store_state = $4, prefix_digest = $5,
+            expires_at = clock_timestamp() + $6 * interval '1 millisecond'
+      where id = $1 and epoch = $2 returning id`,
+    [
+      upload.id,
+      upload.epoch,
+      upload.offset,
+      JSON.stringify(upload.state),
+      JSON.stringify(upload.prefix),
+      upload.expiryMs,
+    ],
+  )
+  return rows.length === 1
+}
+
+/** Lets go of the lease, if it is still ours. */
+export async function releaseUpload(tx: Transaction, id: string, epoch: number): Promise<void> {
+  await tx.query('update upload set lease_until = null where id = $1 and epoch = $2', [id, epoch])
+}
+
+/** Frees every lease. Only for an index that no other process can have open, right after it was opened. */
+export async function releaseAllUploads(tx: Transaction): Promise<void> {
+  await tx.query('update upload set lease_until = null where lease_until is not null')
+}
+
+/** Removes the session at our epoch, which is the right to finish it. False when another finished or cancelled it. */
+export async function removeUpload(tx: Transaction, id: string, epoch: number): Promise<boolean> {
+  const rows = await tx.query('delete from upload where id = $1 and epoch = $2 returning id', [id, epoch])
+  return rows.length === 1
+}
+
+/** Removes a session whoever writes to it, and moves its bytes to the trash. False when there is none. */
+export async function discardUpload(tx: Transaction, id: string, graceMs: number): Promise<boolean> {
+  const rows = await tx.query(
+    `with gone as (delete from upload where id = $1 returning store, store_state, "offset")
+     insert into trash (store, storage_key, state, size, purge_after)
+     select store, store_state ->> 'key', store_state, "offset",
+            clock_timestamp() + $2 * interval '1 millisecond' from gone
+     returning storage_key`,
+    [id, graceMs],
+  )
+  return rows.length === 1
+}
+
+/** Moves up to `limit` expired sessions that nobody writes to into the trash; answers how many. */
+export async function discardExpiredUploads(tx: Transaction, limit: number, graceMs: number): Promise<number> {
+  const rows = await tx.query(
+    `with due as (
+       select id from upload
+        where expires_at < clock_timestamp() and (lease_until is null or lease_until < clock_timestamp())
+        order by expires_at limit $1 for update skip locked),
+     gone as (delete from upload u using due where u.id = due.id returning u.store, u.store_state, u."offset")
+     insert into trash (store, storage_key, state, size, purge_after)
+     select store, store_state ->> 'key', store_state, "offset",
+            clock_timestamp() + $2 * interval '1 millisecond' from gone
+     returning storage_key`,
+    [limit, graceMs],
+  )
+  return rows.length
+}

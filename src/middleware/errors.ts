@@ -1,0 +1,68 @@
+import type { Middleware } from 'koa'
+import { ERROR_CODES, type ErrorCode, RegistryError, errorBody } from '../oci/errors.ts'
+
+/** Names of errors, wherever they come from, that mean "a backend is not there now". */
+const UNAVAILABLE = new Set(['DatabaseUnavailable', 'StoreUnavailable'])
+const RETRY_AFTER_SECONDS = '5'
+
+/** The answer to an error; what is not a refusal of ours shows the client nothing but a code. */
+export function toRegistryError(error: unknown): RegistryError {
+  if (error instanceof RegistryError) return error
+  const retry = { 'Retry-After': RETRY_AFTER_SECONDS }
+  if (error instanceof Error && UNAVAILABLE.has(error.name)) {
+    return new RegistryError('UNAVAILABLE', { headers: retry, cause: error })
+  }
+  const status = typeof error === 'object' && error !== null && 'status' in error ? Number(error.status) : 500
+  if (status >= 400 && status < 500) return new RegistryError('UNSUPPORTED', { status, message: 'bad request' })
+  return new RegistryError('UNKNOWN', { headers: retry, cause: error })
+}
+
+/** Whether an error only says that the client went away. */
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && (error.name === 'BodyAborted' || error.name === 'AbortError')
+}
+
+/** The one place that writes error bodies: distribution-spec, "Error Codes". */
+export const errors: Middleware = async (ctx, next) => {
+  try {
+    await next()
+  } catch (error) {
+    ctx.state['error'] = error
+    if (ctx.headerSent || isAbort(error)) {
+      // Nothing can be said any more: the client is gone, or must see that the body ends early.
+      ctx.state['aborted'] = true
+      ctx.respond = false
+      ctx.res.destroy()
+      return
+    }
+    const refusal = toRegistryError(error)
+    const body = Buffer.from(
+      errorBody(
+        refusal.status < 500
+          ? refusal.entries
+          : refusal.entries.map(entry => ({
+              ...entry,
+              detail: { requestId: ctx.state['requestId'] },
+            })),
+      ),
+    )
+    ctx.status = refusal.status
+    ctx.set({
+      'Content-Type': 'application/json',
+      'Content-Length': String(body.byteLength),
+      ...refusal.headers,
+    })
+    // A HEAD has no body; the length of one would make the client wait for it.
+    if (ctx.method === 'HEAD') ctx.remove('Content-Length')
+    ctx.body = body
+  }
+}
+
+/** Throws the spec's 404 for what no route took. */
+export const notFound: Middleware = () => {
+  const code: ErrorCode = 'NAME_UNKNOWN'
+  throw new RegistryError(code, {
+    message: 'there is nothing at this path',
+    status: ERROR_CODES[code].status,
+  })
+}

@@ -1,0 +1,87 @@
+import type { Digest } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import * as blobs from '../metadata/blobs.ts'
+import { sqlState } from '../metadata/database.ts'
+import { insertEvent } from '../metadata/events.ts'
+import { findRepository, holdRepository } from '../metadata/repositories.ts'
+import type { StorageKey } from '../storage/blob-store.ts'
+import type { Caller, RegistryContext } from './context.ts'
+
+/** A blob that the repository links: its size in bytes and where its bytes are. */
+export interface BlobInfo {
+  readonly size: number
+  readonly key: StorageKey
+}
+
+/**
+ * The blob under `digest` in a repository. To a caller who may push, the answer is a promise of at least half a lease.
+ * @throws RegistryError BLOB_UNKNOWN.
+ */
+export async function statBlob(
+  context: RegistryContext,
+  name: RepositoryName,
+  digest: Digest,
+  caller: Caller,
+): Promise<BlobInfo> {
+  const { leaseMs } = context.lifetimes
+  const blob = await blobs.findLinkedBlob(context.db, name, digest, leaseMs)
+  if (blob !== undefined) {
+    const promised =
+      !caller.mayPush ||
+      blob.leased ||
+      (await context.db.transaction(tx => blobs.renewLink(tx, blob.repository_id, blob.blob_id, leaseMs)))
+    if (promised) return { size: blob.size, key: blob.storage_key as StorageKey }
+  }
+  throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
+}
+
+/**
+ * Links a blob of another repository into this one without moving bytes: distribution-spec, "Mounting a blob from
+ * another repository". Without `from` any repository will do. False: there is no such source, open a session instead.
+ */
+export async function mountBlob(
+  context: RegistryContext,
+  mount: {
+    readonly name: RepositoryName
+    readonly digest: Digest
+    readonly from: RepositoryName | undefined
+  },
+): Promise<boolean> {
+  try {
+    return await context.db.transaction(async tx => {
+      const repository = await holdRepository(tx, mount.name)
+      return await blobs.mountBlob(tx, {
+        repositoryId: repository.id,
+        digest: mount.digest,
+        from: mount.from,
+        leaseMs: context.lifetimes.leaseMs,
+      })
+    })
+  } catch (error) {
+    // The blob was collected between the look and the link.
+    if (sqlState(error) === '23503') return false
+    throw error
+  }
+}
+
+/**
+ * Removes a blob from a repository at once: distribution-spec, "Deleting blobs".
+ * @throws RegistryError BLOB_UNKNOWN; UNSUPPORTED while a manifest of the repository names it.
+ */
+export async function deleteBlob(context: RegistryContext, name: RepositoryName, digest: Digest): Promise<void> {
+  await context.db.transaction(async tx => {
+    const repository = await findRepository(tx, name)
+    const link = repository && (await blobs.lockLink(tx, repository.id, digest))
+    if (repository === undefined || link === undefined) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
+    const user = await blobs.findUserOfBlob(tx, repository.id, digest)
+    if (user !== undefined) {
+      throw new RegistryError('UNSUPPORTED', {
+        message: 'the blob is in use: delete the manifest that names it first',
+        detail: { digest, manifest: user },
+      })
+    }
+    await blobs.removeLink(tx, repository.id, link.blob_id)
+    await insertEvent(tx, 'blob.delete', name, { digest })
+  })
+}

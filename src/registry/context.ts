@@ -1,0 +1,33 @@
+import type { Database } from '../metadata/database.ts'
+import type { BlobStore } from '../storage/blob-store.ts'
+
+/** How long the rules let things live, all in milliseconds. */
+export interface Lifetimes {
+  /** L: how long what was reported present to a pusher stays; a positive answer promises at least half of it. */
+  readonly leaseMs: number
+  /** U: how long content that lost its last root stays pullable by digest; never below {@link leaseMs}. */
+  readonly untaggedRetentionMs: number
+  /** How long an upload session that nobody writes to lives. */
+  readonly uploadExpiryMs: number
+  /** How long bytes that no row names stay before they are purged. */
+  readonly trashGraceMs: number
+}
+
+/** What every use case works with. */
+export interface RegistryContext {
+  readonly db: Database
+  readonly store: BlobStore
+  readonly lifetimes: Lifetimes
+  /** Whether an index that names a manifest which is absent is refused. */
+  readonly requireChildren: boolean
+  /** Whether a manifest that a visible index names may be deleted. */
+  readonly allowChildDelete: boolean
+}
+
+/** Who asks, as far as the rules care. */
+export interface Caller {
+  /** A positive answer to someone who may push is a promise: the client skips the upload because of it. */
+  readonly mayPush: boolean
+  /** Recorded with what the caller changes. */
+  readonly principal?: string
+}

@@ -1,0 +1,228 @@
+import { createHash } from 'node:crypto'
+import { type Digest, algorithmOf, digestOf } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
+import { parseManifest } from '../oci/manifest.ts'
+import type { Reference, RepositoryName, Tag } from '../oci/name.ts'
+import { holdLinks } from '../metadata/blobs.ts'
+import type { Transaction } from '../metadata/database.ts'
+import { insertEvent } from '../metadata/events.ts'
+import * as manifests from '../metadata/manifests.ts'
+import { findRepository, holdRepository, rememberSha512 } from '../metadata/repositories.ts'
+import { pointTag, removeTag, removeTagsOf, serialiseTag } from '../metadata/tags.ts'
+import type { Caller, RegistryContext } from './context.ts'
+import { type ManifestPlan, planManifest } from './manifest-plan.ts'
+
+/** A visible manifest. `size` in bytes. */
+export interface ManifestInfo {
+  readonly id: number
+  readonly digest: Digest
+  readonly mediaType: string
+  readonly size: number
+}
+
+/**
+ * The manifest a tag or digest names. To a caller who may push, the answer is a promise of at least half a lease.
+ * @throws RegistryError MANIFEST_UNKNOWN.
+ */
+export async function statManifest(
+  context: RegistryContext,
+  name: RepositoryName,
+  reference: Reference,
+  caller: Caller,
+): Promise<ManifestInfo> {
+  const { leaseMs } = context.lifetimes
+  const row = await manifests.findManifest(context.db, name, reference, leaseMs)
+  if (row !== undefined) {
+    const promised =
+      !caller.mayPush ||
+      row.leased ||
+      (await context.db.transaction(tx => manifests.renewManifest(tx, row.id, leaseMs)))
+    if (promised) return { id: row.id, digest: row.digest, mediaType: row.media_type, size: row.size }
+  }
+  throw new RegistryError('MANIFEST_UNKNOWN', {
+    detail: { reference: reference.tag ?? reference.digest },
+  })
+}
+
+/** The bytes of a manifest exactly as they were pushed. @throws RegistryError MANIFEST_UNKNOWN when it is gone. */
+export async function readManifest(context: RegistryContext, manifest: ManifestInfo): Promise<Uint8Array> {
+  const payload = await manifests.readPayload(context.db, manifest.id)
+  if (payload === undefined) throw new RegistryError('MANIFEST_UNKNOWN', { detail: { digest: manifest.digest } })
+  return payload
+}
+
+/** A manifest as a client sends it. */
+export interface ManifestPush {
+  readonly name: RepositoryName
+  readonly reference: Reference
+  /** Tags of a push by digest (`?tag=`). */
+  readonly tags: readonly Tag[]
+  readonly contentType: string | undefined
+  readonly bytes: Uint8Array
+}
+
+/** What a push wrote. */
+export interface PushedManifest {
+  readonly digest: Digest
+  readonly subject: Digest | undefined
+  readonly tags: readonly Tag[]
+}
+
+/**
+ * Stores a manifest verbatim with its edges and tags in one transaction: distribution-spec, "Pushing Manifests".
+ * Repeating it is success.
+ * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN (an entry for each missing digest).
+ */
+export async function pushManifest(
+  context: RegistryContext,
+  push: ManifestPush,
+  caller: Caller,
+): Promise<PushedManifest> {
+  const plan = planManifest(parseManifest(push.bytes, push.contentType))
+  const algorithm = push.reference.digest === undefined ? 'sha256' : algorithmOf(push.reference.digest)
+  const digest = digestOf(algorithm, createHash(algorithm).update(push.bytes).digest('hex'))
+  if (push.reference.digest !== undefined && push.reference.digest !== digest) {
+    throw new RegistryError('DIGEST_INVALID', {
+      detail: { expected: push.reference.digest, received: digest },
+    })
+  }
+  const tags = [
+    ...new Set(push.reference.tag === undefined ? push.tags : [push.reference.tag, ...push.tags]),
+  ].toSorted()
+  await context.db.transaction(async tx => {
+    const repository = await holdRepository(tx, push.name)
+    if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
+    for (const tag of tags) await serialiseTag(tx, repository.id, tag)
+    const manifestId = await writeManifest(context, tx, {
+      push,
+      plan,
+      digest,
+      repositoryId: repository.id,
+      caller,
+    })
+    const former = []
+    for (const tag of tags) {
+      const target = {
+        repositoryId: repository.id,
+        name: tag,
+        manifestId,
+        digest,
+        principal: caller.principal,
+      }
+      former.push(await pointTag(tx, target))
+    }
+    for (const target of former) {
+      if (target !== undefined) {
+        await manifests.unrootManifest(tx, target.manifest_id, context.lifetimes.untaggedRetentionMs)
+      }
+    }
+    await insertEvent(tx, 'manifest.push', push.name, {
+      digest,
+      tags,
+      principal: caller.principal,
+    })
+  })
+  return { digest, subject: plan.subject, tags }
+}
+
+async function writeManifest(
+  context: RegistryContext,
+  tx: Transaction,
+  write: {
+    readonly push: ManifestPush
+    readonly plan: ManifestPlan
+    readonly digest: Digest
+    readonly repositoryId: number
+    readonly caller: Caller
+  },
+): Promise<number> {
+  const { plan, repositoryId } = write
+  const children = await manifests.holdManifests(tx, repositoryId, plan.children)
+  const manifestId = await manifests.upsertManifest(tx, {
+    repositoryId,
+    digest: write.digest,
+    mediaType: plan.mediaType,
+    artifactType: plan.artifactType,
+    subject: plan.subject,
+    annotations: plan.annotations,
+    payload: write.push.bytes,
+    leaseMs: context.lifetimes.leaseMs,
+    principal: write.caller.principal,
+  })
+  const links = await holdLinks(
+    tx,
+    repositoryId,
+    plan.blobs.map(blob => blob.digest),
+  )
+  const missing = [
+    ...plan.blobs.filter(blob => blob.required && !links.has(blob.digest)).map(blob => blob.digest),
+    ...(context.requireChildren ? plan.children.filter(child => !children.has(child)) : []),
+  ]
+  if (missing.length > 0) {
+    throw new RegistryError('MANIFEST_BLOB_UNKNOWN', {
+      entries: missing.map(digest => ({
+        message: 'the manifest names content that this repository does not have',
+        detail: { digest },
+      })),
+    })
+  }
+  await manifests.insertBlobEdges(
+    tx,
+    repositoryId,
+    manifestId,
+    plan.blobs.map(({ digest }) => ({ digest, blobId: links.get(digest) })),
+  )
+  await manifests.insertChildEdges(
+    tx,
+    repositoryId,
+    manifestId,
+    plan.children.map(digest => ({ digest, childId: children.get(digest) })),
+  )
+  return manifestId
+}
+
+/**
+ * Deletes one tag, or a manifest and every tag on it: distribution-spec, "Deleting tags" and "Deleting Manifests".
+ * What is deleted is invisible at once; a manifest can be brought back until its retention ends.
+ * @throws RegistryError MANIFEST_UNKNOWN; UNSUPPORTED while a visible index names the manifest.
+ */
+export async function deleteManifest(
+  context: RegistryContext,
+  name: RepositoryName,
+  reference: Reference,
+  caller: Caller,
+): Promise<void> {
+  const unknown = () =>
+    new RegistryError('MANIFEST_UNKNOWN', {
+      detail: { reference: reference.tag ?? reference.digest },
+    })
+  const retentionMs = context.lifetimes.untaggedRetentionMs
+  await context.db.transaction(async tx => {
+    const repository = await findRepository(tx, name)
+    if (repository === undefined) throw unknown()
+    if (reference.tag !== undefined) {
+      const target = await removeTag(tx, repository.id, reference.tag, caller.principal)
+      if (target === undefined) throw unknown()
+      await manifests.unrootManifest(tx, target.manifest_id, retentionMs)
+      await insertEvent(tx, 'tag.delete', name, { tag: reference.tag, digest: target.digest })
+      return
+    }
+    const manifest = await manifests.lockManifest(tx, repository.id, reference.digest)
+    if (manifest === undefined) throw unknown()
+    const parent = await manifests.findParent(tx, repository.id, reference.digest)
+    if (parent !== undefined && !context.allowChildDelete) {
+      throw new RegistryError('UNSUPPORTED', {
+        message: 'an index names this manifest: delete the index first',
+        detail: { digest: reference.digest, index: parent },
+      })
+    }
+    const tags = await removeTagsOf(tx, repository.id, manifest, caller.principal)
+    await manifests.hideManifest(tx, manifest.manifest_id, retentionMs)
+    await manifests.unrootDependants(tx, repository.id, manifest, retentionMs)
+    await insertEvent(tx, 'manifest.delete', name, {
+      digest: reference.digest,
+      tags,
+      principal: caller.principal,
+    })
+  })
+}

@@ -1,0 +1,58 @@
+import type { DigestAlgorithm, Digest } from '../oci/digest.ts'
+import type { Reference, RepositoryName } from '../oci/name.ts'
+import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
+import type { Writable } from 'node:stream'
+import * as blobs from './blobs.ts'
+import type { Caller, RegistryContext } from './context.ts'
+import * as lists from './lists.ts'
+import * as manifests from './manifests.ts'
+import { PayloadCache } from './payload-cache.ts'
+import { type UploadBody, type UploadTarget, Uploads } from './uploads.ts'
+
+/** The use cases, one method each; what every method means stands with the function it calls. */
+export interface Registry {
+  statBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<blobs.BlobInfo>
+  sendBlob(key: StorageKey, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
+  mountBlob(mount: { name: RepositoryName; digest: Digest; from: RepositoryName | undefined }): Promise<boolean>
+  deleteBlob(name: RepositoryName, digest: Digest): Promise<void>
+  startUpload(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm): Promise<string>
+  uploadStatus(target: UploadTarget): Promise<number>
+  appendUpload(target: UploadTarget, body: UploadBody): Promise<number>
+  finishUpload(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void>
+  cancelUpload(target: UploadTarget): Promise<void>
+  statManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<manifests.ManifestInfo>
+  readManifest(manifest: manifests.ManifestInfo): Promise<Uint8Array>
+  pushManifest(push: manifests.ManifestPush, caller: Caller): Promise<manifests.PushedManifest>
+  deleteManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<void>
+  listTags(name: RepositoryName, last: string, limit: number): Promise<lists.Page<string>>
+  listCatalog(last: string, limit: number): Promise<lists.Page<string>>
+  listReferrers(
+    name: RepositoryName,
+    subject: Digest,
+    ask: { artifactTypes: readonly string[]; last: string; limit: number | undefined },
+  ): Promise<lists.Page<lists.Referrer>>
+}
+
+/** Binds the use cases to what they work with. */
+export function createRegistry(context: RegistryContext): Registry {
+  const uploads = new Uploads(context)
+  const payloads = new PayloadCache()
+  return {
+    statBlob: (...args) => blobs.statBlob(context, ...args),
+    sendBlob: (...args) => context.store.send(...args),
+    mountBlob: mount => blobs.mountBlob(context, mount),
+    deleteBlob: (...args) => blobs.deleteBlob(context, ...args),
+    startUpload: (...args) => uploads.start(...args),
+    uploadStatus: target => uploads.status(target),
+    appendUpload: (...args) => uploads.append(...args),
+    finishUpload: (...args) => uploads.finish(...args),
+    cancelUpload: target => uploads.cancel(target),
+    statManifest: (...args) => manifests.statManifest(context, ...args),
+    readManifest: manifest => payloads.get(manifest.id, () => manifests.readManifest(context, manifest)),
+    pushManifest: (...args) => manifests.pushManifest(context, ...args),
+    deleteManifest: (...args) => manifests.deleteManifest(context, ...args),
+    listTags: (...args) => lists.listTags(context, ...args),
+    listCatalog: (...args) => lists.listCatalog(context, ...args),
+    listReferrers: (...args) => lists.listReferrers(context, ...args),
+  }
+}

@@ -1,0 +1,263 @@
+import { createHash, randomUUID } from 'node:crypto'
+import type { Readable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Digest, type DigestAlgorithm, algorithmOf, digestOf } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import { findLinkedBlob, holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
+import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
+import { trashBytes } from '../metadata/trash.ts'
+import * as rows from '../metadata/uploads.ts'
+import type { StorageKey, WriteState } from '../storage/blob-store.ts'
+import type { Caller, RegistryContext } from './context.ts'
+import { RunningHash, RunningHashes } from './running-hash.ts'
+import { type UploadLease, withUploadLease } from './upload-lease.ts'
+
+/** Clients give up 30 s after their last byte, so a longer reading answers 503 and goes on. */
+const READ_LIMIT_MS = 20_000
+
+/** Bytes a client sends for a session. */
+export interface UploadBody {
+  readonly stream: Readable
+  /** First byte's position by the client's account (`Content-Range`), or undefined to append. */
+  readonly start: number | undefined
+  /** Fires when the client is gone. */
+  readonly signal: AbortSignal
+}
+
+/** Which session of which repository. */
+export interface UploadTarget {
+  readonly name: RepositoryName
+  readonly id: string
+}
+
+/** The use cases of upload sessions: distribution-spec, "Pushing blobs". Holds nothing another process needs. */
+export class Uploads {
+  readonly #context: RegistryContext
+  readonly #hashes = new RunningHashes()
+
+  constructor(context: RegistryContext) {
+    this.#context = context
+  }
+
+  /** Opens a session; answers its id. `algorithm` is what the client says it will close with. */
+  async start(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm): Promise<string> {
+    const { db, store, lifetimes } = this.#context
+    const id = randomUUID()
+    await db.transaction(async tx => {
+      const repository = await holdRepository(tx, name)
+      if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
+      await rows.insertUpload(tx, {
+        id,
+        repositoryId: repository.id,
+        store: store.name,
+        state: store.begin({}),
+        expiryMs: lifetimes.uploadExpiryMs,
+        principal: caller.principal,
+      })
+    })
+    return id
+  }
+
+  /** Bytes received durably. @throws RegistryError BLOB_UPLOAD_UNKNOWN. */
+  async status(target: UploadTarget): Promise<number> {
+    return (await this.#find(target)).offset
+  }
+
+  /**
+   * Appends a chunk; answers the new durable offset.
+   * @throws RegistryError BLOB_UPLOAD_UNKNOWN; RANGE_INVALID with the present `Range` when the chunk does not start there.
+   */
+  async append(target: UploadTarget, body: UploadBody): Promise<number> {
+    await this.#find(target)
+    return await withUploadLease(this.#context.db, target.id, async lease => {
+      checkStart(lease.row.offset, body.start)
+      return (await this.#write(target, lease, body)).offset
+    })
+  }
+
+  /**
+   * Closes a session as the blob `digest`, with a last chunk if there is one. Repeating it is success.
+   * @throws RegistryError BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, DIGEST_INVALID; UNAVAILABLE while the content is being read.
+   */
+  async finish(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
+    try {
+      await this.#find(target)
+      await this.#finishInTime(target, digest, body)
+    } catch (error) {
+      // A repeated close, or another request finished it while this one waited for the lease.
+      const gone = error instanceof RegistryError && error.code === 'BLOB_UPLOAD_UNKNOWN'
+      if (!gone || !(await this.#isLinked(target.name, digest))) throw error
+    }
+  }
+
+  async #finishInTime(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
+    const received = Promise.withResolvers<void>()
+    const answered = new AbortController()
+    const closed = withUploadLease(this.#context.db, target.id, async lease => {
+      checkStart(lease.row.offset, body?.start)
+      const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body)
+      received.resolve()
+      await this.#close(target, lease, written, digest)
+    })
+    const tooLong = received.promise
+      .then(() => delay(READ_LIMIT_MS, undefined, { signal: answered.signal, ref: false }))
+      .then(
+        () => 'reading' as const,
+        () => 'answered' as const,
+      )
+    try {
+      if ((await Promise.race([closed, tooLong])) === 'reading') {
+        // The work goes on and commits; if it fails, the client's next try meets the same failure and is told.
+        closed.catch(() => undefined)
+        throw new RegistryError('UNAVAILABLE', {
+          message: 'the content is being verified, repeat the request',
+          headers: { 'Retry-After': '5' },
+        })
+      }
+    } finally {
+      answered.abort()
+    }
+  }
+
+  async #isLinked(name: RepositoryName, digest: Digest): Promise<boolean> {
+    const { db, lifetimes } = this.#context
+    return (await findLinkedBlob(db, name, digest, lifetimes.leaseMs)) !== undefined
+  }
+
+  /** Ends a session and forgets its bytes. @throws RegistryError BLOB_UPLOAD_UNKNOWN. */
+  async cancel(target: UploadTarget): Promise<void> {
+    await this.#find(target)
+    this.#hashes.forget(target.id)
+    const gone = await this.#context.db.transaction(tx => rows.discardUpload(tx, target.id, CANCEL_GRACE_MS))
+    if (!gone) throw unknownUpload(target)
+  }
+
+  async #find(target: UploadTarget): Promise<rows.UploadRow & { readonly uses_sha512: boolean }> {
+    const row = await rows.findUpload(this.#context.db, target.name, target.id)
+    if (row === undefined) throw unknownUpload(target)
+    return row
+  }
+
+  async #write(target: UploadTarget, lease: UploadLease, body: UploadBody): Promise<Progress> {
+    const { db, store, lifetimes } = this.#context
+    const { row } = lease
+    const algorithms: DigestAlgorithm[] = (await this.#find(target)).uses_sha512 ? ['sha256', 'sha512'] : ['sha256']
+    const hash = this.#hashes.resume(row.id, row.offset, algorithms)
+    let progress: Progress = progressOf(lease)
+    const onDurable = async (state: WriteState): Promise<void> => {
+      progress = { offset: state.offset, state, prefix: prefixAt(hash, state.offset) }
+      const ours = await db.transaction(tx =>
+        rows.saveUpload(tx, {
+          id: row.id,
+          epoch: row.epoch,
+          ...progress,
+          expiryMs: lifetimes.uploadExpiryMs,
+        }),
+      )
+      if (!ours) throw unknownUpload(target)
+    }
+    try {
+      await store.append(row.store_state as WriteState, body.stream, {
+        observe: bytes => hash?.update(bytes),
+        onDurable,
+        signal: AbortSignal.any([lease.signal, body.signal]),
+      })
+    } catch (error) {
+      throw lease.signal.aborted ? lease.signal.reason : error
+    } finally {
+      if (hash !== undefined && hash.offset === progress.offset) this.#hashes.keep(row.id, hash)
+    }
+    return progress
+  }
+
+  async #close(target: UploadTarget, lease: UploadLease, written: Progress, digest: Digest): Promise<void> {
+    const { store } = this.#context
+    const algorithm = algorithmOf(digest)
+    let actual = written.prefix[algorithm]
+    if (actual !== undefined && actual !== digest) throw wrongDigest(digest, actual)
+    const key = await store.finish(written.state)
+    if (actual === undefined) {
+      actual = await this.#readDigest(key, algorithm, lease.signal)
+      if (actual !== digest) throw wrongDigest(digest, actual)
+    }
+    await this.#commit(target, lease, { digest, size: written.offset, key })
+    this.#hashes.forget(target.id)
+  }
+
+  async #readDigest(key: StorageKey, algorithm: DigestAlgorithm, signal: AbortSignal): Promise<Digest> {
+    const hash = createHash(algorithm)
+    for await (const bytes of this.#context.store.read(key, signal)) hash.update(bytes)
+    return digestOf(algorithm, hash.digest('hex'))
+  }
+
+  /** One transaction: the session goes, the blob and its link come. */
+  async #commit(target: UploadTarget, lease: UploadLease, blob: FinishedBlob): Promise<void> {
+    const { db, store, lifetimes } = this.#context
+    await db.transaction(async tx => {
+      const repository = await holdRepository(tx, target.name)
+      if (repository.id !== lease.row.repository_id) {
+        throw new RegistryError('NAME_UNKNOWN', { detail: { name: target.name } })
+      }
+      if (algorithmOf(blob.digest) === 'sha512') await rememberSha512(tx, repository.id)
+      if (!(await rows.removeUpload(tx, lease.row.id, lease.row.epoch))) throw unknownUpload(target)
+      const held = await holdBlob(tx, {
+        digest: blob.digest,
+        size: blob.size,
+        store: store.name,
+        key: blob.key,
+      })
+      if (held.storage_key !== blob.key) {
+        const ours = { store: store.name, key: blob.key, size: blob.size }
+        const replaced = held.damaged ? await repairBlob(tx, held.id, ours) : undefined
+        const spare = replaced === undefined ? ours : { ...ours, store: replaced.store, key: replaced.storage_key }
+        await trashBytes(tx, { ...spare, digest: blob.digest, graceMs: lifetimes.trashGraceMs })
+      }
+      const link = { repositoryId: repository.id, blobId: held.id, digest: blob.digest }
+      await linkBlob(tx, { ...link, leaseMs: lifetimes.leaseMs })
+    })
+  }
+}
+
+/** Bytes of a cancelled session stay this long, so that a writer that has not noticed yet is over. */
+const CANCEL_GRACE_MS = 60_000
+
+interface Progress {
+  readonly offset: number
+  readonly state: WriteState
+  readonly prefix: rows.PrefixDigests
+}
+
+interface FinishedBlob {
+  readonly digest: Digest
+  readonly size: number
+  readonly key: StorageKey
+}
+
+function progressOf({ row }: UploadLease): Progress {
+  const state = row.store_state as WriteState
+  const prefix = row.offset === 0 ? new RunningHash(['sha256', 'sha512']).digests() : row.prefix_digest
+  return { offset: row.offset, state, prefix }
+}
+
+/** The digests to record with a durable offset: only where exactly that much was hashed. */
+function prefixAt(hash: RunningHash | undefined, offset: number): rows.PrefixDigests {
+  return hash?.offset === offset ? hash.digests() : {}
+}
+
+function checkStart(offset: number, start: number | undefined): void {
+  if (start === undefined || start === offset) return
+  throw new RegistryError('RANGE_INVALID', {
+    message: `the upload holds ${offset} bytes, so the next chunk starts at ${offset}`,
+    headers: { Range: `0-${Math.max(offset - 1, 0)}` },
+    detail: { offset },
+  })
+}
+
+function unknownUpload(target: UploadTarget): RegistryError {
+  return new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: target.id } })
+}
+
+function wrongDigest(expected: Digest, received: string): RegistryError {
+  return new RegistryError('DIGEST_INVALID', { detail: { expected, received } })
+}

@@ -1,0 +1,79 @@
+import type Router from '@koa/router'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import type { Context } from 'koa'
+import { parseDigest } from '../oci/digest.ts'
+import { multipartParts, parseRange } from '../oci/range.ts'
+import type { BlobInfo } from '../registry/blobs.ts'
+import type { Registry } from '../registry/registry.ts'
+import { callerOf, clientGone, empty, nameOf, paramOf } from './params.ts'
+
+const CONTENT_TYPE = 'application/octet-stream'
+
+/** Blobs: distribution-spec, "Pulling blobs" and "Deleting Blobs"; ranges by RFC 9110 section 14. */
+export function blobRoutes(router: Router, registry: Registry): void {
+  router.get('/v2/*name/blobs/:digest', async ctx => {
+    const digest = parseDigest(paramOf(ctx, 'digest'))
+    const blob = await registry.statBlob(nameOf(ctx), digest, callerOf(ctx))
+    ctx.status = 200
+    ctx.set({
+      'Content-Type': CONTENT_TYPE,
+      'Content-Length': String(blob.size),
+      'Docker-Content-Digest': digest,
+      'Accept-Ranges': 'bytes',
+      ETag: `"${digest}"`,
+      'Cache-Control': 'private, max-age=31536000, immutable',
+    })
+    if (matches(ctx.get('If-None-Match'), digest)) {
+      ctx.remove('Content-Length')
+      ctx.remove('Content-Type')
+      empty(ctx, 304)
+    } else if (ctx.method === 'HEAD') {
+      ctx.respond = false
+      ctx.res.end()
+    } else await sendBlob(ctx, registry, blob)
+  })
+
+  router.delete('/v2/*name/blobs/:digest', async ctx => {
+    await registry.deleteBlob(nameOf(ctx), parseDigest(paramOf(ctx, 'digest')))
+    empty(ctx, 202)
+  })
+}
+
+/** Whether an If-None-Match header names the digest, quoted, weak or bare. */
+export function matches(header: string, digest: string): boolean {
+  return header.split(',').some(tag => tag.trim().replace(/^W\//, '').replaceAll('"', '') === digest)
+}
+
+/** The bytes go straight to the socket; Koa only sees that it need not respond. */
+async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo): Promise<void> {
+  const wanted = parseRange(ctx.get('Range') || undefined, blob.size)
+  const gone = clientGone(ctx)
+  ctx.respond = false
+  if (wanted.kind === 'multi') {
+    const boundary = randomBytes(16).toString('hex')
+    const parts = multipartParts(wanted.ranges, blob.size, CONTENT_TYPE, boundary)
+    ctx.status = 206
+    ctx.set({
+      'Content-Type': `multipart/byteranges; boundary=${boundary}`,
+      'Content-Length': String(parts.length),
+    })
+    for (const [index, range] of wanted.ranges.entries()) {
+      const head = parts.heads[index]
+      if (head !== undefined && !ctx.res.write(head)) await once(ctx.res, 'drain', { signal: gone })
+      await registry.sendBlob(blob.key, range, ctx.res, gone)
+    }
+    ctx.res.end(parts.tail)
+    return
+  }
+  if (wanted.kind === 'single') {
+    const { start, end } = wanted.range
+    ctx.status = 206
+    ctx.set({
+      'Content-Range': `bytes ${start}-${end}/${blob.size}`,
+      'Content-Length': String(end - start + 1),
+    })
+  }
+  await registry.sendBlob(blob.key, wanted.kind === 'single' ? wanted.range : undefined, ctx.res, gone)
+  ctx.res.end()
+}

@@ -1,0 +1,48 @@
+import type Router from '@koa/router'
+import type { Context } from 'koa'
+import { parseDigest } from '../oci/digest.ts'
+import { nextLink, parsePage } from '../oci/pagination.ts'
+import type { Registry } from '../registry/registry.ts'
+import { json, nameOf, paramOf, queryValues } from './params.ts'
+
+const CATALOG_MAX = 1000
+const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json'
+
+/** Lists: distribution-spec, "Listing Tags" and "Listing Referrers", and the catalog that clients use. */
+export function listRoutes(router: Router, registry: Registry, options: { readonly maxTags: number }): void {
+  router.get('/v2/*name/tags/list', async ctx => {
+    const name = nameOf(ctx)
+    const { n = options.maxTags, last = '' } = parsePage(ctx.query, options.maxTags)
+    const page = await registry.listTags(name, last, n)
+    link(ctx, `/v2/${name}/tags/list`, { n: String(n) }, page.next)
+    json(ctx, { name, tags: page.items })
+  })
+
+  router.get('/v2/_catalog', async ctx => {
+    const { n = CATALOG_MAX, last = '' } = parsePage(ctx.query, CATALOG_MAX)
+    const page = await registry.listCatalog(last, n)
+    link(ctx, '/v2/_catalog', { n: String(n) }, page.next)
+    json(ctx, { repositories: page.items })
+  })
+
+  router.get('/v2/*name/referrers/:digest', async ctx => {
+    const name = nameOf(ctx)
+    const digest = parseDigest(paramOf(ctx, 'digest'))
+    const artifactTypes = queryValues(ctx, 'artifactType').filter(type => type !== '')
+    const { n, last = '' } = parsePage(ctx.query, CATALOG_MAX)
+    const page = await registry.listReferrers(name, digest, { artifactTypes, last, limit: n })
+    const params = { ...(n === undefined ? {} : { n: String(n) }), artifactType: artifactTypes }
+    link(ctx, `/v2/${name}/referrers/${digest}`, params, page.next)
+    if (artifactTypes.length > 0) ctx.set('OCI-Filters-Applied', 'artifactType')
+    json(ctx, { schemaVersion: 2, mediaType: INDEX_TYPE, manifests: page.items }, INDEX_TYPE)
+  })
+}
+
+function link(
+  ctx: Context,
+  path: string,
+  params: Readonly<Record<string, string | readonly string[]>>,
+  next: string | undefined,
+): void {
+  if (next !== undefined) ctx.set('Link', nextLink(path, { ...params, last: next }))
+}

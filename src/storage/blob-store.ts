@@ -1,0 +1,81 @@
+import type { Readable, Writable } from 'node:stream'
+import type { Digest } from '../oci/digest.ts'
+
+declare const keyBrand: unique symbol
+/** Where a store keeps one blob. Opaque to everyone else, 128 random bits in it, never used twice. */
+export type StorageKey = string & { readonly [keyBrand]: true }
+
+/** Content being written. Plain JSON, persisted unread by the rules between requests and processes. */
+export interface WriteState {
+  readonly key: StorageKey
+  /** Bytes that are durable, from the start of the content. */
+  readonly offset: number
+  /** The store's own note. */
+  readonly note?: unknown
+}
+
+/** Bytes `start` to `end`, both inclusive, as in RFC 9110 section 14. */
+export interface ByteRange {
+  readonly start: number
+  readonly end: number
+}
+
+/** Takes every byte that was written, in order, before it is written. */
+export type Observer = (bytes: Uint8Array) => void
+
+/** The key names nothing. */
+export class BlobMissing extends Error {
+  override readonly name = 'BlobMissing'
+}
+
+/** The store cannot do its work now (disk full, input/output error); a later try may succeed. */
+export class StoreUnavailable extends Error {
+  override readonly name = 'StoreUnavailable'
+}
+
+/** The sender stopped before the end of what it announced. What was durable stays durable. */
+export class BodyAborted extends Error {
+  override readonly name = 'BodyAborted'
+}
+
+/** Bytes under opaque keys. Every store keeps `test/storage/contract.ts`. */
+export interface BlobStore {
+  /** The store's name as rows record it. */
+  readonly name: string
+  /** A new key and an empty state; no input or output. */
+  begin(hint: { readonly digest?: Digest; readonly length?: number }): WriteState
+  /**
+   * Adds all of `body` after `state.offset`, telling `onDurable` as the durable offset moves (at the latest every
+   * 64 MiB and once at the end). Bytes beyond `state.offset` left by an earlier attempt are replaced.
+   * `observe` sees each byte once. Resolves to the last durable state.
+   * @throws BodyAborted when `body` fails or `signal` fires: what was received until then was made durable and told to `onDurable`.
+   * @throws StoreUnavailable when the store fails.
+   */
+  append(
+    state: WriteState,
+    body: Readable,
+    options: {
+      readonly observe: Observer
+      readonly onDurable: (state: WriteState) => Promise<void>
+      readonly signal: AbortSignal
+    },
+  ): Promise<WriteState>
+  /** Makes the content final under its key: all or nothing, no copy, no read. Repeating it is success. */
+  finish(state: WriteState): Promise<StorageKey>
+  /** Forgets unfinished content. Absent is success; never touches a finished blob. */
+  abort(state: WriteState): Promise<void>
+  /**
+   * Writes the blob (or one range of it) to `to` with back-pressure, without ending `to`.
+   * @throws BlobMissing before the first byte when the key names nothing. Releases everything when `signal` fires or `to` closes.
+   */
+  send(key: StorageKey, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
+  /** Reads the finished blob from its start, for hashing it again. @throws BlobMissing */
+  read(key: StorageKey, signal: AbortSignal): AsyncIterable<Uint8Array>
+  /** Size in bytes, or undefined when the key names nothing. */
+  stat(key: StorageKey): Promise<{ readonly size: number } | undefined>
+  /** Removes finished blobs; absent is success. */
+  delete(keys: readonly StorageKey[]): Promise<void>
+  /** Every key in the store, finished (`state: undefined`) or not, for reconciling; never used by a request. */
+  list(): AsyncIterable<{ readonly key: StorageKey; readonly finished: boolean; readonly modified: Date }>
+  close(): Promise<void>
+}

@@ -1,0 +1,77 @@
+// Runs the distribution specification's own conformance suite against a fresh registry and judges its results.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { access, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parse } from 'yaml'
+import { startServer } from '../support/server.ts'
+
+const SUITE = join(import.meta.dirname, '..', '..', '.cache', 'bin', 'conformance')
+const SUITE_LIMIT_MS = 180_000
+/** The suite runs far more; fewer means that a part of it was switched off. */
+const LEAST_CHECKS = 900
+const JUDGED_PARTS = ['apis', 'data'] as const
+
+interface Verdict {
+  readonly path: string
+  readonly result: string
+}
+
+async function runSuite(host: string, resultsDir: string): Promise<{ code: number | null; output: string }> {
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('OCI_'))
+  const child = spawn(SUITE, [], {
+    cwd: resultsDir,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: SUITE_LIMIT_MS,
+    killSignal: 'SIGKILL',
+    env: {
+      ...Object.fromEntries(inherited),
+      OCI_REGISTRY: host,
+      OCI_TLS: 'disabled',
+      OCI_REPO1: 'conformance/repo1',
+      OCI_REPO2: 'conformance/repo2',
+      OCI_VERSION: 'dev',
+      OCI_DATA_SPARSE: 'true',
+      OCI_LOG: 'warn',
+      OCI_RESULTS_DIR: resultsDir,
+    },
+  })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (output += text))
+  await once(child, 'close')
+  return { code: child.exitCode, output }
+}
+
+/** Every leaf of the results under `path`, with where it stands. */
+function verdicts(value: unknown, path: string): Verdict[] {
+  if (typeof value !== 'object' || value === null) return [{ path, result: String(value) }]
+  return Object.entries(value).flatMap(([name, child]) => verdicts(child, `${path}.${name}`))
+}
+
+async function freshResults(path: string, startedMs: number): Promise<Record<string, unknown>> {
+  const { mtimeMs } = await stat(path).catch(() => {
+    throw new Error('the suite left no results.yaml')
+  })
+  // File systems round times; a second is far less than any run takes.
+  if (mtimeMs < startedMs - 1_000) throw new Error('results.yaml is older than this run')
+  const results: unknown = parse(await readFile(path, 'utf8'))
+  if (typeof results !== 'object' || results === null) throw new Error('results.yaml holds no results')
+  return { ...results }
+}
+
+function judge(results: Record<string, unknown>): { faults: Verdict[]; counts: Map<string, number> } {
+  const counts = new Map<string, number>()
+  const faults: Verdict[] = []
+  for (const part of JUDGED_PARTS) {
+    const found = verdicts(results[part], part)
+    if (found.length < 2) throw new Error(`results.yaml says nothing under ${part}`)
+    for (const verdict of found) {
+      counts.set(verdict.result, (counts.get(verdict.result) ?? 0) + 1)
+      if (verdict.result !== 'Pass') faults.push(verdict)
+    }
+  }
+  return { faults, counts }
+}
+
