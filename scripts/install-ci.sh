@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-CONFORMANCE_COMMIT=967efdc079b91785ad18c77cc4f8991a47feefbf
+CONFORMANCE_VERSION=v0.0.0-20260831232431-97274622c111
 CRANE_VERSION=v0.22.1
 BIN_DIR=$PWD/.cache/bin
 PACKAGES=(
@@ -71,5 +71,5 @@ command -v go >/dev/null || fail "Go is missing: install Go 1.24 or newer"
 go_version=$(go env GOVERSION | sed 's/^go//')
 printf '1.24\n%s\n' "$go_version" | sort -V -C || fail "Go $go_version is too old: 1.24 or newer is needed"
 mkdir -p "$BIN_DIR"
-install_go conformance github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_COMMIT"
+install_go conformance github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_VERSION"
 install_go crane github.com/google/go-containerregistry/cmd/crane "$CRANE_VERSION"

@@ -31,6 +31,7 @@ export interface Config {
     readonly eventRetentionMs: number
     readonly manifestMaxBytes: number
     readonly tagListMax: number
+    readonly requireBlobs: boolean
     readonly requireChildren: boolean
     readonly allowChildDelete: boolean
   }
@@ -100,6 +101,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       eventRetentionMs: get('registry.eventRetention'),
       manifestMaxBytes: get('registry.manifestMaxBytes'),
       tagListMax: get('registry.tagListMax'),
+      requireBlobs: get('registry.requireBlobs'),
       requireChildren: get('registry.requireChildren'),
       allowChildDelete: get('registry.allowChildDelete'),
     },

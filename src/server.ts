@@ -48,6 +48,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       db,
       store,
       lifetimes: config.registry,
+      requireBlobs: config.registry.requireBlobs,
       requireChildren: config.registry.requireChildren,
       allowChildDelete: config.registry.allowChildDelete,
     }),

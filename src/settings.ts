@@ -117,6 +117,11 @@ export const SETTINGS = {
     initial: 10_000,
     about: 'Tags in one page of a list at most.',
   },
+  'registry.requireBlobs': {
+    schema: truth,
+    initial: true,
+    about: 'Refuse an image that names a config or layer which is not there (foreign layers excepted).',
+  },
   'registry.requireChildren': {
     schema: truth,
     initial: false,

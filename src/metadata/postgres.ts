@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { type Database, DatabaseUnavailable, type Row, type Transaction, sqlState } from './database.ts'
+import { OpenTransaction, retryLostRaces } from './transactions.ts'
 
 /** How to reach a Postgres server (14 or newer). */
 export interface PostgresOptions {
@@ -9,40 +9,52 @@ export interface PostgresOptions {
   /** Connections at most. */
   readonly poolSize?: number
   readonly statementTimeoutMs?: number
+  readonly log?: { warn(fields: object, message: string): void }
 }
 
 const CONNECT_TIMEOUT_MS = 5_000
-const ATTEMPTS = 8
-const INT8 = 20
+/** A statement that waits for a lock gives up before its own time is over. */
+const LOCK_TIMEOUT_SHARE = 2 / 3
+/** Added to the server's limit on our side, for a server that no longer answers at all. */
+const NO_ANSWER_MS = 5_000
+const SCRIPT_TIMEOUT_MS = 3_600_000
+/** Texts beyond this are not prepared: something builds them, and every connection would keep them. */
+const PREPARED_TEXTS = 1_000
 
-/** Server states and socket faults after which the same work may succeed later. */
-const GONE = /^(?:08...|57P0[1-5]|53300|57014|55P03|25P03)$/
-const SOCKET_FAULT = /ECONN|EPIPE|ETIMEDOUT|ENOENT|EAI_AGAIN|timeout|Connection terminated|not queryable/i
+const INT8 = 20
+const INT8_ARRAY = 1016
+
+/** The connection is lost or was refused. */
+const GONE = /^(?:08...|57P0[1-5]|53300|25P03)$/
+/** The server gave the statement up; the connection is sound. */
+const GAVE_UP = /^(?:57014|55P03)$/
+const SOCKET_FAULT =
+  /ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOENT|ENOTFOUND|EAI_AGAIN|timeout|Connection terminated|not queryable|Connection ended/i
 
 /** Opens a pool on a Postgres server; the first connection is made when it is first needed. */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
-  const statementTimeoutMs = options.statementTimeoutMs ?? 15_000
+  const { url, poolSize = 10, statementTimeoutMs = 15_000, log } = options
   const pool = new pg.Pool({
-    connectionString: options.url,
-    max: options.poolSize ?? 10,
+    connectionString: url,
+    max: poolSize,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     statement_timeout: statementTimeoutMs,
-    query_timeout: statementTimeoutMs + 5_000,
+    lock_timeout: Math.ceil(statementTimeoutMs * LOCK_TIMEOUT_SHARE),
+    query_timeout: statementTimeoutMs + NO_ANSWER_MS,
     idle_in_transaction_session_timeout: statementTimeoutMs,
     keepAlive: true,
     types: { getTypeParser: parserOf },
   })
-  // An idle connection that the server closed is dropped by the pool; the next query opens another.
-  pool.on('error', () => undefined)
+  // A connection that died is dropped by the pool when idle, and by its user's next statement when not.
+  pool.on('error', error => log?.warn({ err: error }, 'an idle connection to the index was lost'))
   pool.on('connect', client => client.on('error', () => undefined))
   return new Postgres(pool)
 }
 
 function parserOf(oid: number, format?: 'text' | 'binary'): (value: string) => unknown {
   if (oid === INT8) return Number
-  return (format === 'binary' ? pg.types.getTypeParser(oid, 'binary') : pg.types.getTypeParser(oid, 'text')) as (
-    value: string,
-  ) => unknown
+  const parser = pg.types.getTypeParser(oid, format === 'binary' ? 'binary' : 'text') as (value: string) => unknown
+  return oid === INT8_ARRAY ? value => (parser(value) as string[]).map(Number) : parser
 }
 
 class Postgres implements Database {
@@ -55,44 +67,38 @@ class Postgres implements Database {
 
   async query<R extends object = Row>(text: string, values?: readonly unknown[]): Promise<readonly R[]> {
     try {
-      return await run<R>(this.#pool, text, values)
+      return (await run(this.#pool, text, values)) as readonly R[]
     } catch (error) {
       throw translate(error)
     }
   }
 
   async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#attempt(work)
-      } catch (error) {
-        const state = sqlState(error)
-        if ((state !== '40001' && state !== '40P01') || attempt === ATTEMPTS) throw translate(error)
-        await delay(Math.random() * 10 * attempt)
-      }
-    }
+    return await retryLostRaces(() => this.#attempt(work))
   }
 
   async #attempt<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    const client = await this.#pool.connect()
+    const client = await this.#pool.connect().catch((error: unknown) => {
+      throw translate(error)
+    })
+    const open = new OpenTransaction({
+      query: (text, values) => guard(run(client, text, values)),
+      script: async text => {
+        await guard(client.query({ text, query_timeout: SCRIPT_TIMEOUT_MS } as pg.QueryConfig))
+      },
+    })
     let broken: Error | undefined
     try {
-      await client.query('begin')
-      const tx = {
-        query: (text: string, values?: readonly unknown[]) => run(client, text, values),
-        script: async (text: string) => {
-          await client.query(text)
-        },
-      } as unknown as Transaction
-      const outcome = await work(tx)
-      await client.query('commit')
+      await guard(client.query('begin'))
+      const outcome = await work(open.tx)
+      open.end()
+      if (open.failure !== undefined) await guard(client.query('select')) // throws where the failure was not undone
+      await guard(client.query('commit'))
       return outcome
     } catch (error) {
-      // The first error is the one that counts; a client that cannot roll back is not used again.
-      await client.query('rollback').catch((fault: unknown) => {
-        broken = fault instanceof Error ? fault : new Error('rollback failed')
-      })
-      throw error
+      open.end()
+      broken = isConnectionLoss(error) || isConnectionLoss(open.failure) ? asError(error) : await rollBack(client)
+      throw sqlState(error) === '25P02' ? (open.failure ?? error) : error
     } finally {
       client.release(broken)
     }
@@ -103,33 +109,68 @@ class Postgres implements Database {
   }
 }
 
+/** @returns why the client must not be used again, where rolling back failed. */
+async function rollBack(client: pg.PoolClient): Promise<Error | undefined> {
+  try {
+    await client.query('rollback')
+    return undefined
+  } catch (error) {
+    return asError(error)
+  }
+}
+
 const names = new Map<string, string>()
 
-function nameOf(text: string): string {
+function nameOf(text: string): string | undefined {
   let name = names.get(text)
-  if (name === undefined) {
-    name = createHash('sha256').update(text).digest('hex').slice(0, 24)
+  if (name === undefined && names.size < PREPARED_TEXTS) {
+    name = createHash('sha256').update(text).digest('hex').slice(0, 32)
     names.set(text, name)
   }
   return name
 }
 
-async function run<R>(
+async function run(
   on: pg.Pool | pg.PoolClient,
   text: string,
-  values: readonly unknown[] | undefined,
-): Promise<readonly R[]> {
-  const result = await on.query({ name: nameOf(text), text, values: values === undefined ? [] : [...values] })
-  return result.rows as R[]
+  values: readonly unknown[] = [],
+): Promise<readonly object[]> {
+  const name = nameOf(text)
+  const result = await on.query<object>({ text, values: [...values], ...(name === undefined ? {} : { name }) })
+  return result.rows
+}
+
+async function guard<T>(statement: Promise<T>): Promise<T> {
+  try {
+    return await statement
+  } catch (error) {
+    throw translate(error)
+  }
 }
 
 function translate(error: unknown): unknown {
+  if (error instanceof DatabaseUnavailable) return error
   const state = sqlState(error)
-  if (state !== undefined) {
-    return GONE.test(state) ? new DatabaseUnavailable('the index does not answer', { cause: error }) : error
+  if (state !== undefined && (GONE.test(state) || GAVE_UP.test(state))) {
+    return new DatabaseUnavailable('the index does not answer', { cause: error })
   }
-  if (!(error instanceof Error)) return error
-  const code = 'code' in error ? String(error.code) : ''
-  if (!SOCKET_FAULT.test(`${code} ${error.message}`)) return error
-  return new DatabaseUnavailable('the index cannot be reached', { cause: error })
+  return isSocketFault(error) ? new DatabaseUnavailable('the index cannot be reached', { cause: error }) : error
+}
+
+function isConnectionLoss(error: unknown): boolean {
+  if (!(error instanceof DatabaseUnavailable)) return false
+  const state = sqlState(error.cause)
+  return state === undefined || !GAVE_UP.test(state)
+}
+
+function isSocketFault(error: unknown): boolean {
+  if (error instanceof AggregateError) return error.errors.some(isSocketFault)
+  if (!(error instanceof Error)) return false
+  // The server's own answers carry a severity, and their texts prove nothing.
+  if ('severity' in error) return false
+  return SOCKET_FAULT.test(`${'code' in error ? String(error.code) : ''} ${error.message}`)
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error('the transaction failed', { cause: error })
 }

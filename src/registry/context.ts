@@ -18,6 +18,8 @@ export interface RegistryContext {
   readonly db: Database
   readonly store: BlobStore
   readonly lifetimes: Lifetimes
+  /** Whether a manifest that names a blob which is absent is refused. */
+  readonly requireBlobs: boolean
   /** Whether an index that names a manifest which is absent is refused. */
   readonly requireChildren: boolean
   /** Whether a manifest that a visible index names may be deleted. */

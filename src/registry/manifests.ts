@@ -155,7 +155,9 @@ async function writeManifest(
     plan.blobs.map(blob => blob.digest),
   )
   const missing = [
-    ...plan.blobs.filter(blob => blob.required && !links.has(blob.digest)).map(blob => blob.digest),
+    ...plan.blobs
+      .filter(blob => context.requireBlobs && blob.required && !links.has(blob.digest))
+      .map(blob => blob.digest),
     ...(context.requireChildren ? plan.children.filter(child => !children.has(child)) : []),
   ]
   if (missing.length > 0) {

@@ -2,7 +2,15 @@ import assert from 'node:assert/strict'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { type Output, layoutDescriptor, makeLayout, removeScratch, run, scratch, startContainerd } from '../support/clients.ts'
+import {
+  type Output,
+  layoutDescriptor,
+  makeLayout,
+  removeScratch,
+  run,
+  scratch,
+  startContainerd,
+} from '../support/clients.ts'
 import { type TestServer, startServer } from '../support/server.ts'
 
 /** A name no resolver knows: that it works shows that `hosts.toml` leads to the registry. */

@@ -2,7 +2,15 @@ import assert from 'node:assert/strict'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { makeRootfs, makeTar, printedDigest, removeScratch, scratch, startDockerd } from '../support/clients.ts'
+import {
+  makeRootfs,
+  makeTar,
+  printedDigest,
+  removeScratch,
+  requestsDuring,
+  scratch,
+  startDockerd,
+} from '../support/clients.ts'
 import { type TestServer, startServer } from '../support/server.ts'
 
 const HELLO = 'hello from the first engine'
@@ -59,28 +67,30 @@ describe('the Docker engine', () => {
 
   it('sends only the changed layer when a change is pushed', async () => {
     await build(CHANGED, '2')
-    const logged = server.log.length
-    const { stdout } = await first.docker('push', `${image}:2`)
+    let stdout = ''
+    const requests = await requestsDuring(server, async () => {
+      stdout = (await first.docker('push', `${image}:2`)).stdout
+    })
 
     assert.equal(stdout.match(/: Layer already exists$/gm)?.length, 2)
     assert.equal(stdout.match(/: Pushed$/gm)?.length, 1)
-    const finished = server.log
-      .slice(logged)
-      .filter(line => line['method'] === 'PUT' && String(line['path']).includes('/blobs/uploads/'))
+    const finished = requests.filter(
+      line => line['method'] === 'PUT' && String(line['path']).includes('/blobs/uploads/'),
+    )
     assert.equal(finished.length, 2, 'one layer and one config are uploaded')
     assert.ok(finished.every(line => line['status'] === 201))
   })
 
   it('fetches only the changed layer when a change is pulled', async () => {
     await second.docker('pull', `${image}:1`)
-    const logged = server.log.length
-    const { stdout } = await second.docker('pull', `${image}:2`)
+    let stdout = ''
+    const requests = await requestsDuring(server, async () => {
+      stdout = (await second.docker('pull', `${image}:2`)).stdout
+    })
 
     assert.equal(stdout.match(/: Already exists$/gm)?.length, 2)
     assert.equal(await runOnSecond(`${image}:2`), CHANGED)
-    const blobs = server.log
-      .slice(logged)
-      .filter(line => line['method'] === 'GET' && String(line['path']).includes('/blobs/'))
+    const blobs = requests.filter(line => line['method'] === 'GET' && String(line['path']).includes('/blobs/'))
     assert.equal(blobs.length, 2, 'one layer and one config are fetched')
   })
 

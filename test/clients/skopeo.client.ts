@@ -42,7 +42,12 @@ describe('skopeo', () => {
   })
 
   async function push(repository: string, tag: string): Promise<void> {
-    await skopeo('copy', '--dest-tls-verify=false', `oci:${layout}:latest`, `docker://${server.host}/${repository}:${tag}`)
+    await skopeo(
+      'copy',
+      '--dest-tls-verify=false',
+      `oci:${layout}:latest`,
+      `docker://${server.host}/${repository}:${tag}`,
+    )
   }
 
   async function digestOf(reference: string): Promise<string> {

@@ -7,7 +7,9 @@ import { join } from 'node:path'
 import { parse } from 'yaml'
 import { startServer } from '../support/server.ts'
 
-const SUITE = join(import.meta.dirname, '..', '..', '.cache', 'bin', 'conformance')
+/** Where `scripts/install-ci.sh` puts the suite, unless the caller has it elsewhere. */
+const SUITE =
+  process.env['BERTH_TEST_CONFORMANCE'] ?? join(import.meta.dirname, '..', '..', '.cache', 'bin', 'conformance')
 const SUITE_LIMIT_MS = 180_000
 /** The suite runs far more; fewer means that a part of it was switched off. */
 const LEAST_CHECKS = 900
@@ -75,3 +77,48 @@ function judge(results: Record<string, unknown>): { faults: Verdict[]; counts: M
   return { faults, counts }
 }
 
+/** How many checks really ran: the suite counts those it skipped too. */
+function checksRun(junit: string): number {
+  const { tests, skipped } =
+    /<testsuites [^>]*tests="(?<tests>\d+)"[^>]*skipped="(?<skipped>\d+)"/.exec(junit)?.groups ?? {}
+  if (tests === undefined || skipped === undefined) throw new Error('junit.xml does not say how much was run')
+  return Number(tests) - Number(skipped)
+}
+
+/** Runs and judges once. @throws with the reason when anything is not as it must be. */
+async function conformance(): Promise<void> {
+  await access(SUITE).catch(() => {
+    throw new Error(`${SUITE} is missing: run scripts/install-ci.sh`)
+  })
+  const resultsDir = await mkdtemp(join(tmpdir(), 'berth-conformance-'))
+  const server = await startServer()
+  const startedMs = Date.now()
+  const { code, output } = await runSuite(server.host, resultsDir).finally(() => server.stop())
+  const results = await freshResults(join(resultsDir, 'results.yaml'), startedMs)
+  const checks = checksRun(await readFile(join(resultsDir, 'junit.xml'), 'utf8'))
+  const { faults, counts } = judge(results)
+  const others = [...counts].filter(([result]) => result !== 'Pass').map(([result, count]) => `, ${count} ${result}`)
+  const index = process.env['BERTH_TEST_POSTGRES'] ? 'Postgres' : 'embedded'
+  console.log(
+    `conformance: ${counts.get('Pass') ?? 0} pass${others.join('')} of the suite's parts, ${checks} checks run (${index} index)`,
+  )
+  for (const { path, result } of faults) console.log(`  ${result}: ${path}`)
+  if (code !== 0 || faults.length > 0) {
+    console.log(
+      output
+        .split('\n')
+        .filter(line => /FAIL|Error|level=(ERROR|WARN)/.test(line))
+        .join('\n'),
+    )
+    throw new Error(`the suite found faults (exit ${code}); its reports are in ${resultsDir}`)
+  }
+  if (checks < LEAST_CHECKS) throw new Error(`only ${checks} checks were run, fewer than ${LEAST_CHECKS}`)
+  await rm(resultsDir, { recursive: true, force: true })
+}
+
+try {
+  await conformance()
+} catch (error) {
+  console.error(`conformance: ${error instanceof Error ? error.message : String(error)}`)
+  process.exitCode = 1
+}

@@ -42,11 +42,11 @@ export async function append(
   const told: WriteState[] = []
   const [result] = await Promise.allSettled([
     store.append(state, body, {
-      observe: (bytes) => {
+      observe: bytes => {
         seen.push(Uint8Array.from(bytes))
         onSeen()
       },
-      onDurable: async (durable) => {
+      onDurable: async durable => {
         told.push(durable)
       },
       signal,
@@ -118,23 +118,23 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
   const gone = 'f'.repeat(32) as StorageKey
 
   void describe(`The ${name} store`, () => {
-    clause('gives every blob a key of its own.', async (store) => {
+    clause('gives every blob a key of its own.', async store => {
       const keys = new Set(Array.from({ length: 100 }, () => store.begin({}).key))
       assert.equal(keys.size, 100)
       assert.equal(store.begin({}).offset, 0)
     })
 
-    clause('keeps an empty blob to which nothing was appended.', async (store) => {
+    clause('keeps an empty blob to which nothing was appended.', async store => {
       const key = await store.finish(store.begin({ length: 0 }))
       assert.deepEqual(await store.stat(key), { size: 0 })
       assert.equal((await sent(store, key)).byteLength, 0)
       assert.equal((await readAll(store, key)).byteLength, 0)
     })
 
-    clause('tells the durable offset of an empty append.', async (store) => {
+    clause('tells the durable offset of an empty append.', async store => {
       const first = await append(store, store.begin({}), bodyOf())
       assert.deepEqual(
-        first.told.map((state) => state.offset),
+        first.told.map(state => state.offset),
         [0],
       )
       assert.equal(first.seen.byteLength, 0)
@@ -144,7 +144,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, await store.finish(second.told.at(-1) as WriteState))), 'abc')
     })
 
-    clause('joins the parts of several appends in order.', async (store) => {
+    clause('joins the parts of several appends in order.', async store => {
       const parts = [randomBytes(3 * MiB + 1), randomBytes(1), randomBytes(70_000)]
       let state = store.begin({})
       for (const part of parts) {
@@ -161,7 +161,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.ok((await readAll(store, key)).equals(whole))
     })
 
-    clause('continues from a state that was kept as JSON.', async (store) => {
+    clause('continues from a state that was kept as JSON.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       const again = JSON.parse(JSON.stringify(state)) as WriteState
       assert.deepEqual(again, state)
@@ -169,7 +169,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, await store.finish(end))), 'abcdef')
     })
 
-    clause('replaces what an earlier attempt left beyond the offset.', async (store) => {
+    clause('replaces what an earlier attempt left beyond the offset.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       await appended(store, state, Buffer.from('a longer rest'))
       const end = await appended(store, state, Buffer.from('def'))
@@ -177,13 +177,13 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, await store.finish(end))), 'abcdef')
     })
 
-    clause('finishes without what an earlier attempt left beyond the offset.', async (store) => {
+    clause('finishes without what an earlier attempt left beyond the offset.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       await appended(store, state, Buffer.from('def'))
       assert.equal(String(await sent(store, await store.finish(state))), 'abc')
     })
 
-    clause('finishes a blob twice.', async (store) => {
+    clause('finishes a blob twice.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       const key = await store.finish(state)
       assert.equal(await store.finish(state), key)
@@ -191,7 +191,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
     })
 
     for (const content of ['', 'abc']) {
-      clause(`finishes a blob of ${content.length} bytes in concurrent calls.`, async (store) => {
+      clause(`finishes a blob of ${content.length} bytes in concurrent calls.`, async store => {
         const state = await appended(store, store.begin({}), Buffer.from(content))
         const keys = await Promise.all([store.finish(state), store.finish(state), store.finish(state)])
         assert.equal(new Set(keys).size, 1)
@@ -199,25 +199,25 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       })
     }
 
-    clause('forgets unfinished content, also twice.', async (store) => {
+    clause('forgets unfinished content, also twice.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       await store.abort(state)
       await store.abort(state)
       assert.equal((await listed(store)).size, 0)
     })
 
-    clause('keeps a finished blob when its writing is aborted afterwards.', async (store) => {
+    clause('keeps a finished blob when its writing is aborted afterwards.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       const key = await store.finish(state)
       await store.abort(state)
       assert.equal(String(await sent(store, key)), 'abc')
     })
 
-    clause('aborts what was never begun.', async (store) => {
+    clause('aborts what was never begun.', async store => {
       await store.abort(store.begin({}))
     })
 
-    clause('does not show unfinished content as a blob.', async (store) => {
+    clause('does not show unfinished content as a blob.', async store => {
       const state = await appended(store, store.begin({}), Buffer.from('abc'))
       assert.equal(await store.stat(state.key), undefined)
       await assert.rejects(sent(store, state.key), BlobMissing)
@@ -225,7 +225,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, await store.finish(state))), 'abc')
     })
 
-    clause('sends the whole, a range, the first byte and the last byte.', async (store) => {
+    clause('sends the whole, a range, the first byte and the last byte.', async store => {
       const bytes = randomBytes(3 * MiB + 17)
       const key = await stored(store, bytes)
       const last = bytes.byteLength - 1
@@ -240,7 +240,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       }
     })
 
-    clause('writes nothing when the blob to send is absent.', async (store) => {
+    clause('writes nothing when the blob to send is absent.', async store => {
       let writes = 0
       const to = new Writable({
         write(_chunk, _encoding, done) {
@@ -254,15 +254,15 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(to.destroyed, false)
     })
 
-    clause('reads no absent blob.', async (store) => {
+    clause('reads no absent blob.', async store => {
       await assert.rejects(readAll(store, gone), BlobMissing)
     })
 
-    clause('knows no size of an absent blob.', async (store) => {
+    clause('knows no size of an absent blob.', async store => {
       assert.equal(await store.stat(gone), undefined)
     })
 
-    clause('deletes a blob, also twice.', async (store) => {
+    clause('deletes a blob, also twice.', async store => {
       const key = await stored(store, Buffer.from('abc'))
       await store.delete([key, gone])
       await store.delete([key])
@@ -271,7 +271,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       await assert.rejects(sent(store, key), BlobMissing)
     })
 
-    clause('leaves other blobs alone when one is deleted or aborted.', async (store) => {
+    clause('leaves other blobs alone when one is deleted or aborted.', async store => {
       const kept = await stored(store, Buffer.from('kept'))
       const open = await appended(store, store.begin({}), Buffer.from('open'))
       await store.delete([await stored(store, Buffer.from('deleted'))])
@@ -280,7 +280,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, await store.finish(open))), 'open')
     })
 
-    clause('makes durable what came before the body failed, and continues there.', async (store) => {
+    clause('makes durable what came before the body failed, and continues there.', async store => {
       const bytes = randomBytes(2 * MiB)
       const cause = new Error('reset')
       const failing = Readable.from(
@@ -301,7 +301,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.ok((await sent(store, await store.finish(end))).equals(bytes))
     })
 
-    clause('treats a body that closes early as aborted.', async (store) => {
+    clause('treats a body that closes early as aborted.', async store => {
       const body = new Readable({ read() {} })
       body.push('abc')
       const { told, result } = await append(store, store.begin({}), body, never, () => body.destroy())
@@ -310,7 +310,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       await store.abort(told.at(-1) as WriteState)
     })
 
-    clause('makes durable what came before the signal fired, and lets go of the body.', async (store) => {
+    clause('makes durable what came before the signal fired, and lets go of the body.', async store => {
       const body = new Readable({ read() {} })
       const controller = new AbortController()
       body.push('abc')
@@ -323,7 +323,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, await store.finish(end))), 'abcdef')
     })
 
-    clause('takes nothing when the signal fired before.', async (store) => {
+    clause('takes nothing when the signal fired before.', async store => {
       const { seen, told, result } = await append(
         store,
         store.begin({}),
@@ -336,7 +336,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       await store.abort(told.at(-1) ?? store.begin({}))
     })
 
-    clause('passes on what the durable callback throws, and the content can be continued.', async (store) => {
+    clause('passes on what the durable callback throws, and the content can be continued.', async store => {
       const state = store.begin({})
       const refusal = Object.assign(new Error('refused'), {
         code: 'ECONNREFUSED',
@@ -347,18 +347,18 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
         onDurable: () => Promise.reject(refusal),
         signal: never,
       })
-      await assert.rejects(attempt, (error) => error === refusal)
+      await assert.rejects(attempt, error => error === refusal)
       const end = await appended(store, state, Buffer.from('abc'))
       assert.equal(String(await sent(store, await store.finish(end))), 'abc')
     })
 
-    clause('tells durable offsets of a large body on the way, in order, up to its end.', async (store) => {
+    clause('tells durable offsets of a large body on the way, in order, up to its end.', async store => {
       const buffer = randomBytes(MiB)
       const total = 130 * MiB
       let received = 0
       const offsets: number[] = []
       const end = await store.append(store.begin({ length: total }), Readable.from(Array(130).fill(buffer)), {
-        observe: (bytes) => {
+        observe: bytes => {
           received += bytes.byteLength
         },
         onDurable: async ({ offset }) => {
@@ -387,7 +387,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(at, total)
     })
 
-    clause('lists what is finished and what is not.', async (store) => {
+    clause('lists what is finished and what is not.', async store => {
       assert.equal((await listed(store)).size, 0)
       const finished = await stored(store, Buffer.from('abc'))
       const open = await appended(store, store.begin({}), randomBytes(9))
@@ -402,7 +402,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       await store.abort(open)
     })
 
-    clause('does not run ahead of a slow destination.', async (store) => {
+    clause('does not run ahead of a slow destination.', async store => {
       const bytes = randomBytes(16 * MiB)
       const key = await stored(store, bytes)
       const taken: Uint8Array[] = []
@@ -421,7 +421,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.ok(Buffer.concat(taken).equals(bytes))
     })
 
-    clause('stops sending when the destination closes.', async (store) => {
+    clause('stops sending when the destination closes.', async store => {
       const key = await stored(store, randomBytes(8 * MiB))
       const to = new Writable({
         write() {
@@ -431,7 +431,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       await assert.rejects(store.send(key, undefined, to, never), BodyAborted)
     })
 
-    clause('stops sending when the destination fails.', async (store) => {
+    clause('stops sending when the destination fails.', async store => {
       const key = await stored(store, randomBytes(8 * MiB))
       const to = new Writable({
         write(_chunk, _encoding, done) {
@@ -441,7 +441,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       await assert.rejects(store.send(key, undefined, to, never), BodyAborted)
     })
 
-    clause('stops sending and reading when the signal fires.', async (store) => {
+    clause('stops sending and reading when the signal fires.', async store => {
       const key = await stored(store, randomBytes(8 * MiB))
       const controller = new AbortController()
       const to = new Writable({
@@ -457,7 +457,7 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       }, BodyAborted)
     })
 
-    clause('releases a blob whose reader leaves early.', async (store) => {
+    clause('releases a blob whose reader leaves early.', async store => {
       const key = await stored(store, randomBytes(8 * MiB))
       for await (const _chunk of store.read(key, never)) break
     })

@@ -17,8 +17,8 @@ const never = new AbortController().signal
 
 async function openDescriptors(directory: string): Promise<string[]> {
   const descriptors = await readdir('/proc/self/fd')
-  const targets = await Promise.all(descriptors.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')))
-  return targets.filter((target) => target.startsWith(directory))
+  const targets = await Promise.all(descriptors.map(fd => readlink(`/proc/self/fd/${fd}`).catch(() => '')))
+  return targets.filter(target => target.startsWith(directory))
 }
 
 async function make(options: Omit<FilesystemOptions, 'directory'> = {}): Promise<StoreFixture & { directory: string }> {
@@ -49,7 +49,7 @@ function errno(code: string): Error {
   return Object.assign(new Error(`${code}: write`), { code, syscall: 'write' })
 }
 
-void test('A malformed key reaches no path.', async (t) => {
+void test('A malformed key reaches no path.', async t => {
   const { store, cleanup } = await make()
   t.after(cleanup)
   for (const text of [
@@ -73,7 +73,7 @@ void test('A malformed key reaches no path.', async (t) => {
 })
 
 for (const code of ['ENOSPC', 'EIO', 'EDQUOT', 'EROFS']) {
-  void test(`A write that fails with ${code} makes the store unavailable and leaves the body paused.`, async (t) => {
+  void test(`A write that fails with ${code} makes the store unavailable and leaves the body paused.`, async t => {
     const cause = errno(code)
     const { store, directory, cleanup } = await make({
       open: writingThrough(() => () => Promise.reject(cause)),
@@ -91,7 +91,7 @@ for (const code of ['ENOSPC', 'EIO', 'EDQUOT', 'EROFS']) {
   })
 }
 
-void test('A second write that fails while the first has ended does not hang.', async (t) => {
+void test('A second write that fails while the first has ended does not hang.', async t => {
   let writes = 0
   const replace = (writev: Writev): Writev => {
     return (...args) => (++writes === 1 ? Promise.reject(errno('EIO')) : writev(...args))
@@ -101,7 +101,7 @@ void test('A second write that fails while the first has ended does not hang.', 
   await assert.rejects(appended(store, store.begin({}), ...Array(8).fill(Buffer.alloc(MiB))), StoreUnavailable)
 })
 
-void test('A file that cannot be opened makes the store unavailable.', async (t) => {
+void test('A file that cannot be opened makes the store unavailable.', async t => {
   let full = false
   const { store, cleanup } = await make({
     open: (path, flags) => (full ? Promise.reject(errno('EMFILE')) : open(path, flags)),
@@ -113,7 +113,7 @@ void test('A file that cannot be opened makes the store unavailable.', async (t)
   await assert.rejects(sent(store, key), StoreUnavailable)
 })
 
-void test('Short writes are completed.', async (t) => {
+void test('Short writes are completed.', async t => {
   const replace = (writev: Writev): Writev => {
     return ([first], position) => writev([(first as Uint8Array).subarray(0, 40_000)], position)
   }
@@ -125,7 +125,7 @@ void test('Short writes are completed.', async (t) => {
   assert.ok((await sent(store, key)).equals(bytes))
 })
 
-void test('Thirty appends at once keep to the budget and to two writes each.', async (t) => {
+void test('Thirty appends at once keep to the budget and to two writes each.', async t => {
   const bufferBytes = 4 * MiB
   let held = 0
   let most = 0
@@ -145,7 +145,7 @@ void test('Thirty appends at once keep to the budget and to two writes each.', a
   const chunk = randomBytes(16 * 1024)
   const appends = Array.from({ length: 30 }, async () => {
     const state = await store.append(store.begin({}), Readable.from(Array(128).fill(chunk)), {
-      observe: (bytes) => {
+      observe: bytes => {
         held += bytes.byteLength
         most = Math.max(most, held)
       },
@@ -163,7 +163,7 @@ void test('Thirty appends at once keep to the budget and to two writes each.', a
   assert.deepEqual(await leftovers(), [])
 })
 
-void test('Unfinished content shorter than its durable offset is refused.', async (t) => {
+void test('Unfinished content shorter than its durable offset is refused.', async t => {
   const { store, directory, cleanup } = await make()
   t.after(cleanup)
   const state = await appended(store, store.begin({}), Buffer.from('abc'))
@@ -176,14 +176,14 @@ void test('Unfinished content shorter than its durable offset is refused.', asyn
   assert.deepEqual(await openDescriptors(directory), [])
 })
 
-void test('A blob shorter than the range asked for sends nothing.', async (t) => {
+void test('A blob shorter than the range asked for sends nothing.', async t => {
   const { store, cleanup } = await make()
   t.after(cleanup)
   const key = await stored(store, Buffer.from('abc'))
   await assert.rejects(sent(store, key, { start: 0, end: 3 }), StoreUnavailable)
 })
 
-void test('A blob that is cut while it is sent destroys the destination.', async (t) => {
+void test('A blob that is cut while it is sent destroys the destination.', async t => {
   const { store, directory, cleanup } = await make()
   t.after(cleanup)
   const key = await stored(store, randomBytes(8 * MiB))
@@ -197,7 +197,7 @@ void test('A blob that is cut while it is sent destroys the destination.', async
   assert.deepEqual(await openDescriptors(directory), [])
 })
 
-void test('A store that is opened again continues where the last one was.', async (t) => {
+void test('A store that is opened again continues where the last one was.', async t => {
   const { store, directory, cleanup } = await make()
   t.after(cleanup)
   const key = await stored(store, Buffer.from('kept'))
@@ -211,7 +211,7 @@ void test('A store that is opened again continues where the last one was.', asyn
   await assert.rejects(sent(again, 'f'.repeat(32) as StorageKey), BlobMissing)
 })
 
-void test('A body is not read on when the signal fires during writes.', async (t) => {
+void test('A body is not read on when the signal fires during writes.', async t => {
   const { store, cleanup } = await make({ bufferBytes: 64 * 1024 })
   t.after(cleanup)
   const bytes = randomBytes(4 * MiB)

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { openSync, closeSync } from 'node:fs'
 import { access, chmod, copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { LogLine, TestServer } from './server.ts'
 
 const RUN_LIMIT_MS = 120_000
 const START_LIMIT_MS = 30_000
@@ -285,4 +286,15 @@ export async function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   )
+}
+
+/** The lines of the access log that `action` brought about. */
+export async function requestsDuring(server: TestServer, action: () => Promise<unknown>): Promise<LogLine[]> {
+  const start = server.log.length
+  await action()
+  // The log reaches us by a pipe: once a request of our own is in it, so are those before it.
+  const requestId = randomUUID()
+  await (await fetch(`${server.url}/v2/`, { headers: { 'X-Request-Id': requestId } })).arrayBuffer()
+  await until('the access log is complete', async () => server.log.some(line => line['requestId'] === requestId))
+  return server.log.slice(start).filter(line => typeof line['method'] === 'string' && line['requestId'] !== requestId)
 }
