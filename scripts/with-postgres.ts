@@ -1,76 +1,97 @@
-// Runs a command with BERTH_TEST_POSTGRES set to a throw-away Postgres cluster on a free port of 127.0.0.1.
+// Runs a command against a throw-away Postgres cluster: with-postgres.ts [--no-fsync] COMMAND [ARGUMENT...]
 import { execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const VERSIONS = '/usr/lib/postgresql'
-const START_LIMIT_SECONDS = '30'
+const OLDEST = 14
+const INSTALLED = '/usr/lib/postgresql'
 
-const [command, ...args] = process.argv.slice(2)
-if (command === undefined) throw new Error('usage: with-postgres.ts COMMAND [ARGUMENT …]')
-
-const bin = newestBinaries()
-const asRoot = process.getuid?.() === 0
+const args = process.argv.slice(2)
+const isSynced = args[0] !== '--no-fsync'
+const [command, ...rest] = isSynced ? args : args.slice(1)
+if (command === undefined) fail('usage: with-postgres.ts [--no-fsync] COMMAND [ARGUMENT...]')
+const binaries = newestBinaries()
+const owner = process.getuid?.() === 0 ? postgresUser() : undefined
 const directory = mkdtempSync(join(tmpdir(), 'berth-postgres-'))
+if (owner !== undefined) chownSync(directory, owner.uid, owner.gid)
 const data = join(directory, 'data')
-if (asRoot) chownSync(directory, idOf('-u'), idOf('-g'))
+// Both signals reach the command as well; it ends first and the cluster after it.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child?.kill(signal))
+let child: ReturnType<typeof spawn> | undefined
+process.exitCode = await runWithCluster(command, rest)
 
-try {
-  const port = await freePort()
-  run('initdb', '-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '--locale=C.UTF-8', '-E', 'UTF8')
-  const options = `-p ${port} -k ${directory} -c listen_addresses=127.0.0.1 -c max_connections=300`
-  run('pg_ctl', '-D', data, '-l', join(directory, 'log'), '-w', '-t', START_LIMIT_SECONDS, '-o', options, 'start')
+async function runWithCluster(name: string, parameters: string[]): Promise<number> {
+  let isRunning = false
   try {
-    process.exitCode = await runCommand(port)
+    run('initdb', '-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '--locale=C.UTF-8', '-E', 'UTF8')
+    const port = await freePort()
+    const settings = [
+      `-p ${port} -k ${directory} -c listen_addresses=127.0.0.1 -c max_connections=300`,
+      isSynced ? '' : '-c fsync=off -c synchronous_commit=off -c full_page_writes=off',
+    ]
+    run('pg_ctl', '-D', data, '-l', join(directory, 'log'), '-w', '-t', '30', '-o', settings.join(' '), 'start')
+    isRunning = true
+    return await runCommand(name, parameters, `postgres://postgres@127.0.0.1:${port}/postgres`)
   } finally {
-    run('pg_ctl', '-D', data, '-m', 'fast', '-w', 'stop')
+    if (isRunning) run('pg_ctl', '-D', data, '-m', 'immediate', '-w', 'stop')
+    rmSync(directory, { recursive: true, force: true })
   }
-} finally {
-  rmSync(directory, { recursive: true, force: true })
+}
+
+async function runCommand(name: string, parameters: string[], url: string): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>()
+  child = spawn(name, parameters, { stdio: 'inherit', env: { ...process.env, BERTH_TEST_POSTGRES: url } })
+  child.on('error', reject)
+  child.on('exit', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])))
+  return await promise
+}
+
+/** Runs one of Postgres's programs as the user that owns the cluster: they refuse to run as root. */
+function run(program: string, ...parameters: string[]): void {
+  const path = join(binaries, program)
+  const options = { cwd: directory, stdio: ['ignore', 'ignore', 'inherit'] } satisfies object
+  if (owner === undefined) {
+    execFileSync(path, parameters, options as Parameters<typeof execFileSync>[2])
+    return
+  }
+  const identity = [`--reuid=${owner.uid}`, `--regid=${owner.gid}`, '--init-groups', '--']
+  execFileSync('setpriv', [...identity, path, ...parameters], options as Parameters<typeof execFileSync>[2])
 }
 
 function newestBinaries(): string {
-  const versions = existsSync(VERSIONS)
-    ? readdirSync(VERSIONS)
-        .map(Number)
-        .filter(version => version >= 14)
-    : []
-  if (versions.length === 0)
-    throw new Error('no Postgres 14 or newer is installed (Debian: apt-get install postgresql)')
-  return join(VERSIONS, String(Math.max(...versions)), 'bin')
-}
-
-function idOf(flag: '-u' | '-g'): number {
-  return Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }))
-}
-
-/** Postgres refuses to run as root, so root lends it the postgres user. */
-function run(program: string, ...programArgs: string[]): void {
-  const path = join(bin, program)
-  const options = { cwd: '/', stdio: ['ignore', 'ignore', 'inherit'] as ['ignore', 'ignore', 'inherit'] }
-  if (!asRoot) execFileSync(path, programArgs, options)
-  else {
-    const user = ['--reuid=postgres', `--regid=${idOf('-g')}`, '--init-groups', '--']
-    execFileSync('setpriv', [...user, path, ...programArgs], options)
+  let versions: number[] = []
+  try {
+    versions = readdirSync(INSTALLED).map(Number)
+  } catch {
+    // Not installed: reported below.
   }
+  const newest = Math.max(0, ...versions.filter(version => version >= OLDEST))
+  if (newest === 0) fail(`no Postgres ${OLDEST} or newer under ${INSTALLED}; on Debian: apt-get install postgresql`)
+  return join(INSTALLED, String(newest), 'bin')
+}
+
+function postgresUser(): { readonly uid: number; readonly gid: number } {
+  const entry = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .map(line => line.split(':'))
+    .find(([name]) => name === 'postgres')
+  if (entry === undefined) fail('Postgres does not run as root, and there is no user "postgres" to run it as')
+  return { uid: Number(entry[2]), gid: Number(entry[3]) }
 }
 
 async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const { port } = probe.address() as AddressInfo
-  probe.close()
-  await once(probe, 'close')
-  return port
+  const server = createServer()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  server.listen(0, '127.0.0.1', resolve)
+  await promise
+  const address = server.address()
+  server.close()
+  return typeof address === 'object' && address !== null ? address.port : fail('no free port')
 }
 
-async function runCommand(port: number): Promise<number> {
-  const env = { ...process.env, BERTH_TEST_POSTGRES: `postgres://postgres@127.0.0.1:${port}/postgres` }
-  const child = spawn(command ?? '', args, { stdio: 'inherit', env })
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
-  const [code] = (await once(child, 'exit')) as [number | null]
-  return code ?? 1
+function fail(message: string): never {
+  console.error(message)
+  process.exit(2)
 }

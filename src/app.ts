@@ -43,6 +43,7 @@ export function createApp(options: AppOptions): Koa {
   app.on('error', options.onError)
   app.use(requestLog(options.observe))
   app.use(errors)
+  app.use(notFound)
   app.use(router.routes())
   app.use(
     router.allowedMethods({
@@ -51,6 +52,5 @@ export function createApp(options: AppOptions): Koa {
       notImplemented: unsupported,
     }),
   )
-  app.use(notFound)
   return app
 }

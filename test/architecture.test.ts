@@ -76,6 +76,14 @@ void test('only the HTTP rooms know Koa', () => {
   assert.deepEqual(broken, [])
 })
 
+void test('only what opens an index knows its driver', () => {
+  const broken = imports.filter(
+    ({ from, to }) =>
+      /^(?:pg$|@electric-sql\/)/.test(to) && !/^src\/metadata\/(?:embedded[a-z-]*|postgres)\.ts$/.test(from),
+  )
+  assert.deepEqual(broken, [])
+})
+
 void test('no file is longer than it can be read, and there are no barrels', () => {
   const long = files.filter(file => readFileSync(join(ROOT, file), 'utf8').split('\n').length > MAX_LINES)
   assert.deepEqual(long, [])

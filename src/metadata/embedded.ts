@@ -1,36 +1,48 @@
-import { mkdir } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, rename, rm } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { type Database, DatabaseUnavailable, type Row, type Transaction, sqlState } from './database.ts'
 import type { WorkerAnswer, WorkerRequest } from './embedded-worker.ts'
+import { OpenTransaction, retryLostRaces } from './transactions.ts'
 
 /** Where the embedded index lives. */
 export interface EmbeddedOptions {
   readonly directory: string
-  /** A statement that takes longer is given up. */
+  /** A statement that takes longer is given up, and so is a transaction that is idle for longer. */
   readonly timeoutMs?: number
+  readonly log?: { warn(fields: object, message: string): void }
 }
 
-const ATTEMPTS = 8
 const START_TIMEOUT_MS = 60_000
+const SCRIPT_TIMEOUT_MS = 3_600_000
+/** How much log the engine writes between two checkpoints: nothing but us starts one. */
+const CHECKPOINT_BYTES = 32 * 1024 * 1024
+/** How many turns pass between two looks at the size of the log. */
+const CHECKPOINT_TURNS = 1_000
 
 /**
  * Opens Postgres compiled to WebAssembly on a directory, in a worker thread. One process at a time: the lock beside the
- * directory dies with its holder. Commits survive the death of the process; after a power cut what the operating system
- * had written counts.
+ * directory dies with its holder. A commit is on the disk when it is acknowledged, as it is with a server.
  * @throws Error where another process has the directory open.
  */
 export async function openEmbedded(options: EmbeddedOptions): Promise<Database> {
-  await mkdir(options.directory, { recursive: true })
-  const lock = lockDirectory(`${options.directory}.lock`)
-  const database = new Embedded(options, lock)
+  const directory = resolve(options.directory)
+  await mkdir(dirname(directory), { recursive: true })
+  const lock = lockDirectory(`${directory}.lock`)
   try {
-    await database.started()
+    await initialise(directory)
+    const database = new Embedded({ ...options, directory }, lock)
+    await database.open()
+    return database
   } catch (error) {
     lock.close()
     throw error
   }
-  return database
 }
 
 /** An exclusive SQLite transaction is a lock that the operating system gives back when its holder dies. */
@@ -45,13 +57,24 @@ function lockDirectory(path: string): DatabaseSync {
   return lock
 }
 
+/** Makes the data directory where there is none, beside its place: a directory that is there is whole. */
+async function initialise(directory: string): Promise<void> {
+  if (existsSync(join(directory, 'PG_VERSION'))) return
+  const unfinished = `${directory}.new`
+  await rm(unfinished, { recursive: true, force: true })
+  const script = fileURLToPath(new URL('./embedded-init.ts', import.meta.url))
+  const flags = ['--disable-warning=ExperimentalWarning']
+  await promisify(execFile)(process.execPath, [...flags, script, unfinished], { timeout: START_TIMEOUT_MS })
+  await rename(unfinished, directory)
+}
+
+/** An error of the engine, with the fields (`code`, `constraint` …) of the original. */
 class EmbeddedError extends Error {
   override readonly name = 'EmbeddedError'
-  readonly code: string | undefined
 
-  constructor(message: string, code: string | undefined) {
+  constructor(message: string, fields: object) {
     super(message)
-    this.code = code
+    Object.assign(this, fields)
   }
 }
 
@@ -61,124 +84,199 @@ interface Pending {
   readonly watchdog: NodeJS.Timeout
 }
 
-class Embedded implements Database {
-  readonly driver = 'embedded'
+/** One run of the worker. It ends for good: what was pending fails, and {@link Embedded} starts another. */
+class Engine {
   readonly #worker: Worker
-  readonly #lock: DatabaseSync
   readonly #timeoutMs: number
   readonly #pending = new Map<number, Pending>()
-  readonly #start = Promise.withResolvers<void>()
   #lastId = 0
-  #dead: Error | undefined
-  /** Transactions and single queries take turns: the index has one session, so nothing may run inside another's transaction. */
-  #turn: Promise<unknown> = Promise.resolve()
+  #ended: Error | undefined
+  readonly started: Promise<unknown>
 
-  constructor(options: EmbeddedOptions, lock: DatabaseSync) {
-    this.#lock = lock
-    this.#timeoutMs = options.timeoutMs ?? 15_000
+  constructor(directory: string, timeoutMs: number) {
+    this.#timeoutMs = timeoutMs
+    // Flags of the process (--eval, --input-type, --test) are not the worker's.
     this.#worker = new Worker(new URL('./embedded-worker.ts', import.meta.url), {
-      workerData: { directory: options.directory },
+      workerData: { directory },
+      execArgv: [],
     })
+    this.started = this.#expect(0, START_TIMEOUT_MS)
     this.#worker.on('message', (answer: WorkerAnswer) => this.#settle(answer))
-    this.#worker.on('error', error => this.#die(error))
-    this.#worker.on('exit', () => this.#die(new Error('the index thread ended')))
+    this.#worker.on('error', error => this.#end(error instanceof Error ? error : new Error(String(error))))
+    this.#worker.on('exit', () => this.#end(new Error('the thread ended')))
   }
 
-  async started(): Promise<void> {
-    const watchdog = setTimeout(() => this.#die(new Error('the index did not start in time')), START_TIMEOUT_MS)
-    try {
-      await this.#start.promise
-    } finally {
-      clearTimeout(watchdog)
-    }
+  get hasEnded(): boolean {
+    return this.#ended !== undefined
   }
 
-  async query<R extends object = Row>(text: string, values?: readonly unknown[]): Promise<readonly R[]> {
-    return await this.#inTurn(() => this.#ask<R>('query', text, values))
-  }
-
-  async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#inTurn(() => this.#attempt(work))
-      } catch (error) {
-        const state = sqlState(error)
-        if ((state !== '40001' && state !== '40P01') || attempt === ATTEMPTS) throw error
-      }
-    }
-  }
-
-  async close(): Promise<void> {
-    if (this.#dead === undefined) {
-      await this.#inTurn(() => this.#ask('close', ''))
-      this.#dead = new Error('the index is closed')
-    }
-    await this.#worker.terminate()
-    if (this.#lock.isOpen) this.#lock.close()
-  }
-
-  async #attempt<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
-    await this.#ask('query', 'begin')
-    try {
-      const tx = {
-        query: (text: string, values?: readonly unknown[]) => this.#ask('query', text, values),
-        script: async (text: string) => {
-          await this.#ask('script', text)
-        },
-      } as unknown as Transaction
-      const outcome = await work(tx)
-      await this.#ask('query', 'commit')
-      return outcome
-    } catch (error) {
-      // Where even this fails the thread is dead, and every later call says so.
-      await this.#ask('query', 'rollback').catch(() => undefined)
-      throw error
-    }
-  }
-
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#turn.then(work)
-    this.#turn = mine.catch(() => undefined)
-    return await mine
-  }
-
-  async #ask<R extends object>(
-    kind: WorkerRequest['kind'],
-    text: string,
-    values: readonly unknown[] = [],
-  ): Promise<readonly R[]> {
-    if (this.#dead !== undefined) throw new DatabaseUnavailable('the index is not running', { cause: this.#dead })
+  async ask(kind: WorkerRequest['kind'], text: string, values: readonly unknown[] = []): Promise<readonly object[]> {
+    if (this.#ended !== undefined) throw new DatabaseUnavailable('the index stopped', { cause: this.#ended })
     const id = ++this.#lastId
-    const { promise, resolve, reject } = Promise.withResolvers<readonly object[]>()
-    const watchdog = setTimeout(
-      () => this.#die(new Error(`the index gave no answer in ${this.#timeoutMs} ms`)),
-      this.#timeoutMs,
-    )
-    this.#pending.set(id, { resolve, reject, watchdog })
     this.#worker.postMessage({ id, kind, text, values } satisfies WorkerRequest)
-    return (await promise) as readonly R[]
+    return await this.#expect(id, kind === 'script' ? SCRIPT_TIMEOUT_MS : this.#timeoutMs)
+  }
+
+  async stop(): Promise<void> {
+    this.#end(new Error('the index is closed'))
+    await this.#worker.terminate()
+  }
+
+  async #expect(id: number, timeoutMs: number): Promise<readonly object[]> {
+    const { promise, resolve: keep, reject } = Promise.withResolvers<readonly object[]>()
+    const giveUp = (): void => this.#end(new Error(`no answer in ${timeoutMs} ms`))
+    this.#pending.set(id, { resolve: keep, reject, watchdog: setTimeout(giveUp, timeoutMs) })
+    return await promise
   }
 
   #settle(answer: WorkerAnswer): void {
-    if (answer.id === 0) {
-      this.#start.resolve()
-      return
-    }
     const pending = this.#pending.get(answer.id)
     if (pending === undefined) return
     this.#pending.delete(answer.id)
     clearTimeout(pending.watchdog)
     if ('rows' in answer) pending.resolve(answer.rows)
-    else pending.reject(new EmbeddedError(answer.message, answer.code))
+    else pending.reject(new EmbeddedError(answer.message, answer.fields))
   }
 
-  #die(error: Error): void {
-    this.#dead ??= error
-    this.#start.reject(error)
+  #end(cause: Error): void {
+    this.#ended ??= cause
     for (const pending of this.#pending.values()) {
       clearTimeout(pending.watchdog)
-      pending.reject(new DatabaseUnavailable('the index thread stopped', { cause: error }))
+      pending.reject(new DatabaseUnavailable('the index stopped', { cause }))
     }
     this.#pending.clear()
+  }
+}
+
+class Embedded implements Database {
+  readonly driver = 'embedded'
+  readonly #options: EmbeddedOptions
+  readonly #timeoutMs: number
+  readonly #lock: DatabaseSync
+  #engine: Engine
+  #isClosed = false
+  #turns = 0
+  /** Transactions and single queries take turns: the engine has one session, so nothing may run inside another's transaction. */
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(options: EmbeddedOptions, lock: DatabaseSync) {
+    this.#options = options
+    this.#timeoutMs = options.timeoutMs ?? 15_000
+    this.#lock = lock
+    this.#engine = new Engine(options.directory, this.#timeoutMs)
+  }
+
+  async open(): Promise<void> {
+    try {
+      await this.#engine.started
+    } catch (error) {
+      await this.#engine.stop()
+      throw error
+    }
+  }
+
+  async query<R extends object = Row>(text: string, values?: readonly unknown[]): Promise<readonly R[]> {
+    return (await this.#inTurn(engine => engine.ask('query', text, values))) as readonly R[]
+  }
+
+  async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    return await retryLostRaces(() => this.#inTurn(engine => this.#attempt(engine, work)))
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    await this.#turn
+    if (!this.#engine.hasEnded) await this.#engine.ask('close', '').catch(() => undefined)
+    await this.#engine.stop()
+    this.#lock.close()
+  }
+
+  async #attempt<T>(engine: Engine, work: (tx: Transaction) => Promise<T>): Promise<T> {
+    await engine.ask('query', 'begin')
+    const idle = new IdleWatch(this.#timeoutMs)
+    const open = new OpenTransaction({
+      query: (text, values) => engine.ask('query', text, values),
+      script: async text => {
+        await engine.ask('script', text)
+      },
+      busy: isBusy => idle.mark(isBusy),
+    })
+    try {
+      const outcome = await Promise.race([work(open.tx), idle.expired])
+      open.end()
+      if (open.failure !== undefined) await engine.ask('query', 'select') // throws where the failure was not undone
+      await engine.ask('query', 'commit')
+      return outcome
+    } catch (error) {
+      open.end()
+      // A session that cannot roll back must not serve the next turn.
+      await engine.ask('query', 'rollback').catch(() => engine.stop())
+      throw sqlState(error) === '25P02' ? (open.failure ?? error) : error
+    } finally {
+      idle.stop()
+    }
+  }
+
+  async #inTurn<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+    if (this.#isClosed) throw new DatabaseUnavailable('the index is closed')
+    const mine = this.#turn.then(async () => await work(await this.#running()))
+    this.#turn = mine.then(
+      () => this.#checkpoint(),
+      () => undefined,
+    )
+    return await mine
+  }
+
+  /** The engine, started again where it ended. */
+  async #running(): Promise<Engine> {
+    if (!this.#engine.hasEnded) return this.#engine
+    this.#options.log?.warn({}, 'the index stopped and is started again')
+    await this.#engine.stop()
+    this.#engine = new Engine(this.#options.directory, this.#timeoutMs)
+    await this.#engine.started
+    return this.#engine
+  }
+
+  async #checkpoint(): Promise<void> {
+    if (++this.#turns % CHECKPOINT_TURNS !== 0) return
+    try {
+      const [row] = (await this.#engine.ask(
+        'query',
+        `select pg_wal_lsn_diff(pg_current_wal_lsn(), redo_lsn)::float8 as bytes from pg_control_checkpoint()`,
+      )) as readonly { bytes: number }[]
+      if (row !== undefined && row.bytes > CHECKPOINT_BYTES) await this.#engine.ask('query', 'checkpoint')
+    } catch (error) {
+      this.#options.log?.warn({ err: error }, 'a checkpoint of the index failed')
+    }
+  }
+}
+
+/** Ends a transaction whose owner has asked nothing for too long: all others wait for it. */
+class IdleWatch {
+  readonly expired: Promise<never>
+  readonly #timeoutMs: number
+  readonly #giveUp: () => void
+  #timer: NodeJS.Timeout | undefined
+  #running = 0
+
+  constructor(timeoutMs: number) {
+    const { promise, reject } = Promise.withResolvers<never>()
+    promise.catch(() => undefined)
+    this.expired = promise
+    this.#timeoutMs = timeoutMs
+    this.#giveUp = () => reject(new DatabaseUnavailable(`a transaction was idle for ${timeoutMs} ms`))
+    this.#timer = setTimeout(this.#giveUp, timeoutMs)
+  }
+
+  mark(isBusy: boolean): void {
+    this.#running += isBusy ? 1 : -1
+    clearTimeout(this.#timer)
+    if (this.#running === 0) this.#timer = setTimeout(this.#giveUp, this.#timeoutMs)
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#running = Number.POSITIVE_INFINITY
   }
 }

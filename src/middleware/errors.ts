@@ -1,5 +1,5 @@
 import type { Middleware } from 'koa'
-import { ERROR_CODES, type ErrorCode, RegistryError, errorBody } from '../oci/errors.ts'
+import { RegistryError, errorBody } from '../oci/errors.ts'
 
 /** Names of errors, wherever they come from, that mean "a backend is not there now". */
 const UNAVAILABLE = new Set(['DatabaseUnavailable', 'StoreUnavailable'])
@@ -59,10 +59,8 @@ export const errors: Middleware = async (ctx, next) => {
 }
 
 /** Throws the spec's 404 for what no route took. */
-export const notFound: Middleware = () => {
-  const code: ErrorCode = 'NAME_UNKNOWN'
-  throw new RegistryError(code, {
-    message: 'there is nothing at this path',
-    status: ERROR_CODES[code].status,
-  })
+export const notFound: Middleware = async (ctx, next) => {
+  await next()
+  const untouched = ctx.status === 404 && ctx.body === undefined && ctx.respond !== false
+  if (untouched) throw new RegistryError('NAME_UNKNOWN', { message: 'there is nothing at this path' })
 }

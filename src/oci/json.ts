@@ -37,13 +37,29 @@ function scan(text: string): void {
     } else if (character === '}' || character === ']') depth -= 1
     else if (character === '"') {
       const end = endOfString(text, at)
-      if (depth === 1 && /^\s*:/.test(text.slice(end + 1, end + 20))) {
-        const key = text.slice(at, end + 1)
+      if (depth === 1 && isKey(text, end)) {
+        const key = unescaped(text.slice(at, end + 1))
         if (keys.has(key)) throw new JsonFault(`it has the key ${key.slice(0, 100)} twice`)
         keys.add(key)
       }
       at = end
     }
+  }
+}
+
+/** Whether the string that ends at `end` is followed by a colon. */
+function isKey(text: string, end: number): boolean {
+  let at = end + 1
+  while (text[at] === ' ' || text[at] === '\n' || text[at] === '\r' || text[at] === '\t') at += 1
+  return text[at] === ':'
+}
+
+/** A key as a reader sees it: the same one can be written in several ways. */
+function unescaped(literal: string): string {
+  try {
+    return String(JSON.parse(literal))
+  } catch (cause) {
+    throw new JsonFault('it is not JSON', { cause })
   }
 }
 

@@ -144,8 +144,7 @@ function object(value: unknown, path: string): JsonObject {
 function optionalString(value: unknown, path: string): string | undefined {
   if (value === undefined) return undefined
   if (typeof value !== 'string') throw invalid(`${path} must be a string`)
-  // Postgres text cannot hold it, and no media type may.
-  if (value.includes('\0')) throw invalid(`${path} must not contain NUL`)
+  checkText(value, path)
   return value
 }
 
@@ -153,9 +152,16 @@ function stringMap(value: unknown, path: string): Readonly<Record<string, string
   const entries = Object.entries(object(value, path))
   for (const [key, text] of entries) {
     if (typeof text !== 'string') throw invalid(`${path} must map strings to strings`)
-    if (key.includes('\0') || text.includes('\0')) throw invalid(`${path} must not contain NUL`)
+    checkText(key, path)
+    checkText(text, path)
   }
   return Object.fromEntries(entries) as Record<string, string>
+}
+
+/** Refuses what Postgres cannot hold: NUL, and half a surrogate pair, which is no Unicode (RFC 7493 section 2.1). */
+function checkText(text: string, path: string): void {
+  if (text.includes('\0')) throw invalid(`${path} must not contain NUL`)
+  if (!text.isWellFormed()) throw invalid(`${path} must not contain half a surrogate pair`)
 }
 
 function distinct(entries: readonly Descriptor[]): Digest[] {

@@ -9,7 +9,8 @@ export type Query = Readonly<Record<string, string | string[] | undefined>>
  */
 export function parsePage(query: Query, max: number): { n: number | undefined; last: string | undefined } {
   const text = lastOf(query['n'])
-  const last = lastOf(query['last'])
+  // No name holds NUL, which Postgres refuses: whatever sorts after `a\0b` is what sorts after `a`.
+  const last = lastOf(query['last'])?.split('\0', 1)[0]
   if (text === undefined) return { n: undefined, last }
   if (!/^\d{1,400}$/.test(text)) {
     throw new RegistryError('PAGINATION_NUMBER_INVALID', { detail: { n: text.slice(0, 100) } })

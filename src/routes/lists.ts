@@ -1,6 +1,7 @@
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { parseDigest } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
 import { nextLink, parsePage } from '../oci/pagination.ts'
 import type { Registry } from '../registry/registry.ts'
 import { json, nameOf, paramOf, queryValues } from './params.ts'
@@ -29,6 +30,9 @@ export function listRoutes(router: Router, registry: Registry, options: { readon
     const name = nameOf(ctx)
     const digest = parseDigest(paramOf(ctx, 'digest'))
     const artifactTypes = queryValues(ctx, 'artifactType').filter(type => type !== '')
+    if (artifactTypes.some(type => type.includes('\0'))) {
+      throw new RegistryError('UNSUPPORTED', { status: 400, message: 'an artifactType must not contain NUL' })
+    }
     const { n, last = '' } = parsePage(ctx.query, CATALOG_MAX)
     const page = await registry.listReferrers(name, digest, { artifactTypes, last, limit: n })
     const params = { ...(n === undefined ? {} : { n: String(n) }), artifactType: artifactTypes }

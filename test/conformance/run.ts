@@ -77,11 +77,12 @@ function judge(results: Record<string, unknown>): { faults: Verdict[]; counts: M
   return { faults, counts }
 }
 
-/** How many checks really ran: the suite counts those it skipped too. */
+/** How many checks really ran: the suite counts those it skipped too, and names their number only where there are any. */
 function checksRun(junit: string): number {
-  const { tests, skipped } =
-    /<testsuites [^>]*tests="(?<tests>\d+)"[^>]*skipped="(?<skipped>\d+)"/.exec(junit)?.groups ?? {}
-  if (tests === undefined || skipped === undefined) throw new Error('junit.xml does not say how much was run')
+  const summary = /<testsuites [^>]*>/.exec(junit)?.[0] ?? ''
+  const tests = / tests="(\d+)"/.exec(summary)?.[1]
+  const skipped = / skipped="(\d+)"/.exec(summary)?.[1] ?? '0'
+  if (tests === undefined) throw new Error('junit.xml does not say how much was run')
   return Number(tests) - Number(skipped)
 }
 
@@ -91,7 +92,7 @@ async function conformance(): Promise<void> {
     throw new Error(`${SUITE} is missing: run scripts/install-ci.sh`)
   })
   const resultsDir = await mkdtemp(join(tmpdir(), 'berth-conformance-'))
-  const server = await startServer()
+  const server = await startServer({ env: { BERTH_REGISTRY_REQUIRE_BLOBS: 'false' } })
   const startedMs = Date.now()
   const { code, output } = await runSuite(server.host, resultsDir).finally(() => server.stop())
   const results = await freshResults(join(resultsDir, 'results.yaml'), startedMs)

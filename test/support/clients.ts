@@ -81,9 +81,11 @@ export async function scratch(): Promise<string> {
   return await mkdtemp(join(tmpdir(), 'bc-'))
 }
 
-/** Removes a scratch directory, also one in which an engine has left mounts of its own making unmounted. */
+/** Removes a scratch directory, after unmounting what an engine has left mounted in it. */
 export async function removeScratch(dir: string): Promise<void> {
-  await rm(dir, { recursive: true, force: true, maxRetries: 5 })
+  const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map(line => line.split(' ')[1] ?? '')
+  for (const mount of mounts.filter(path => path.startsWith(`${dir}/`)).toReversed()) await run('umount', [mount])
+  await rm(dir, { recursive: true, force: true })
 }
 
 /** Makes a root file system of Debian's static busybox: a shell and its friends, and an /etc/passwd. */
