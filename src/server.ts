@@ -1,11 +1,13 @@
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { createApp } from './app.ts'
 import type { Config } from './config.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
 import { purgeTrash } from './gc/purge.ts'
+import { type SweepOptions, sweep } from './gc/sweep.ts'
 import { type Job, startJobs } from './jobs/schedule.ts'
 import { type Log, createLog } from './log.ts'
 import type { Database } from './metadata/database.ts'
@@ -33,6 +35,9 @@ const KEEP_ALIVE_MS = 150_000
 /** A Range of 1,024 parts is 20 KB of header. */
 const MAX_HEADER_BYTES = 64 * 1024
 const MINUTE_MS = 60_000
+/** Small batches with pauses between them: the collector has time, and pulls have not. */
+const SWEEP_BATCH = 200
+const SWEEP_PAUSE_MS = 50
 
 /** Composition root: log, metadata, storage, registry, application, listen. @throws whatever cannot be opened. */
 export async function serve(config: Config): Promise<RunningServer> {
@@ -104,6 +109,7 @@ async function openIndex(config: Config, log: Log): Promise<Database> {
 function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
   return [
     { name: 'expire uploads', everyMs: MINUTE_MS, run: () => expireUploads(db) },
+    { name: 'collect', everyMs: MINUTE_MS, run: () => sweep(db, sweepOptions(config), () => delay(SWEEP_PAUSE_MS)) },
     { name: 'purge trash', everyMs: MINUTE_MS, run: () => purgeTrash(db, store) },
     {
       name: 'prune events',
@@ -111,6 +117,10 @@ function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
       run: () => pruneEvents(db, config.registry.eventRetentionMs),
     },
   ]
+}
+
+function sweepOptions({ registry }: Config): SweepOptions {
+  return { batch: SWEEP_BATCH, leaseMs: registry.leaseMs, trashGraceMs: registry.trashGraceMs }
 }
 
 async function isReady(db: Database, log: Log): Promise<boolean> {

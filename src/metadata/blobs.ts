@@ -1,6 +1,7 @@
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { LostRace, type Queryable, type Transaction } from './database.ts'
+import { markUnlinked } from './sweep.ts'
 
 /** A blob as one repository sees it. */
 export interface LinkedBlob {
@@ -168,6 +169,7 @@ export async function removeLink(tx: Transaction, repositoryId: number, blobId: 
     blobId,
   ])
   await tx.query('delete from repository_blob where repository_id = $1 and blob_id = $2', [repositoryId, blobId])
+  await markUnlinked(tx, [blobId])
 }
 
 /** Holds the links of these digests against removal until the transaction ends; answers those that exist. */

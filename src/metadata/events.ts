@@ -2,7 +2,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Transaction } from './database.ts'
 
 /** What can change visibly. */
-export type EventKind = 'manifest.push' | 'manifest.delete' | 'tag.delete' | 'blob.delete'
+export type EventKind = 'manifest.push' | 'manifest.delete' | 'manifest.expire' | 'tag.delete' | 'blob.delete'
 
 /** Writes one visible change in the change's own transaction. */
 export async function insertEvent(
@@ -16,6 +16,26 @@ export async function insertEvent(
     repository,
     JSON.stringify(detail),
   ])
+}
+
+/** Writes many visible changes in one statement, in the transaction of the changes. */
+export async function insertEvents(
+  tx: Transaction,
+  events: readonly {
+    readonly kind: EventKind
+    readonly repository: string
+    readonly detail: Readonly<Record<string, unknown>>
+  }[],
+): Promise<void> {
+  if (events.length === 0) return
+  await tx.query(
+    'insert into event (kind, repository, detail) select * from unnest($1::text[], $2::text[], $3::jsonb[])',
+    [
+      events.map(event => event.kind),
+      events.map(event => event.repository),
+      events.map(event => JSON.stringify(event.detail)),
+    ],
+  )
 }
 
 /** Removes up to `limit` events older than `ageMs`; answers how many. */

@@ -1,0 +1,106 @@
+import type { Database } from '../metadata/database.ts'
+import { insertEvents } from '../metadata/events.ts'
+import * as rows from '../metadata/sweep.ts'
+
+/** How the collector works. Durations in milliseconds. */
+export interface SweepOptions {
+  /** Rows of one transaction at most; what it locks is held for no longer than that takes. */
+  readonly batch: number
+  /** What was un-rooted by a removal stays at least this long: a promise may have been made about it. */
+  readonly leaseMs: number
+  /** How long bytes that nothing names stay in the trash. */
+  readonly trashGraceMs: number
+}
+
+/** What a sweep did. `looked` counts rows whose lease had ended, `bytes` those that went to the trash. */
+export interface SweepResult {
+  readonly looked: number
+  readonly manifests: number
+  readonly links: number
+  readonly blobs: number
+  readonly bytes: number
+}
+
+/** A manifest that cannot go now, because something it names is being changed, is looked at again after this. */
+const POSTPONE_MS = 10_000
+
+const NOTHING: SweepResult = { looked: 0, manifests: 0, links: 0, blobs: 0, bytes: 0 }
+
+/**
+ * Collects what nothing keeps and nobody was promised, in batches, until a round finds nothing new: manifests, then
+ * links, then blobs. Safe while pushes go on, and in any number of processes at once. `pause` runs between batches and
+ * may slow the sweep down or end it by throwing.
+ */
+export async function sweep(db: Database, options: SweepOptions, pause: () => Promise<void>): Promise<SweepResult> {
+  let total = NOTHING
+  for (const step of [sweepManifests, sweepLinks, sweepBlobs]) {
+    for (;;) {
+      const found = await step(db, options)
+      total = add(total, found)
+      // Whatever was looked at is gone, kept or postponed, so each round finds other rows.
+      if (found.looked < options.batch) break
+      await pause()
+    }
+  }
+  return total
+}
+
+/** One batch of manifests whose lease has ended. */
+export async function sweepManifests(db: Database, options: SweepOptions): Promise<SweepResult> {
+  return await db.transaction(async tx => {
+    const expired = await rows.lockExpiredManifests(tx, options.batch)
+    if (expired.length === 0) return NOTHING
+    const unrooted = new Set(
+      await rows.findUnrooted(
+        tx,
+        expired.map(manifest => manifest.id),
+      ),
+    )
+    await rows.keepManifests(
+      tx,
+      expired.map(manifest => manifest.id).filter(id => !unrooted.has(id)),
+    )
+    const held = await rows.releaseDependants(tx, [...unrooted], options.leaseMs)
+    await rows.postponeManifests(tx, [...held], POSTPONE_MS)
+    const gone = await rows.deleteManifests(
+      tx,
+      [...unrooted].filter(id => !held.has(id)),
+    )
+    await insertEvents(
+      tx,
+      gone.map(({ repository, digest }) => ({ kind: 'manifest.expire', repository, detail: { digest } })),
+    )
+    return { ...NOTHING, looked: expired.length, manifests: gone.length }
+  })
+}
+
+/** One batch of links whose lease has ended. */
+export async function sweepLinks(db: Database, options: SweepOptions): Promise<SweepResult> {
+  return await db.transaction(async tx => {
+    const expired = await rows.lockExpiredLinks(tx, options.batch)
+    if (expired.length === 0) return NOTHING
+    const kept = await rows.keepNamedLinks(tx, expired)
+    await rows.markUnlinked(tx, await rows.deleteLinks(tx, expired))
+    return { ...NOTHING, looked: expired.length, links: expired.length - kept }
+  })
+}
+
+/** One batch of blobs that lost a link. */
+export async function sweepBlobs(db: Database, options: SweepOptions): Promise<SweepResult> {
+  return await db.transaction(async tx => {
+    const unlinked = await rows.lockUnlinkedBlobs(tx, options.batch)
+    if (unlinked.length === 0) return NOTHING
+    const { blobs, bytes } = await rows.trashBlobs(tx, unlinked, options.trashGraceMs)
+    return { ...NOTHING, looked: unlinked.length, blobs, bytes }
+  })
+}
+
+function add(a: SweepResult, b: SweepResult): SweepResult {
+  return {
+    looked: a.looked + b.looked,
+    manifests: a.manifests + b.manifests,
+    links: a.links + b.links,
+    blobs: a.blobs + b.blobs,
+    bytes: a.bytes + b.bytes,
+  }
+}

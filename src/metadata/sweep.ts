@@ -1,0 +1,224 @@
+import type { Digest } from '../oci/digest.ts'
+import type { Transaction } from './database.ts'
+
+// The statements of the collector. It never waits for a row: what another transaction holds is looked at next time, so
+// it can be in no deadlock. Rows are locked first and judged by a later statement, whose snapshot sees whatever was
+// committed before the lock: one combined statement would judge by the older snapshot and delete what is in use.
+
+/** A manifest whose lease has ended, locked. */
+export interface ExpiredManifest {
+  readonly id: number
+  readonly repository_id: number
+  readonly digest: Digest
+  readonly size: number
+}
+
+/**
+ * Locks up to `limit` manifests whose lease has ended, those that ended first. The lock holds off whoever would refer to
+ * them: a push of an index that names them, and a push of themselves.
+ */
+export async function lockExpiredManifests(tx: Transaction, limit: number): Promise<readonly ExpiredManifest[]> {
+  return await tx.query<ExpiredManifest>(
+    `select id, repository_id, digest, size from manifest
+      where lease_until < clock_timestamp() order by lease_until limit $1 for update skip locked`,
+    [limit],
+  )
+}
+
+/**
+ * What keeps a visible manifest: a tag, an index that names it (also one that was deleted and can come back), or its
+ * living subject. Nothing keeps one that was deleted itself.
+ */
+const ROOTED = `m.deleted_at is null and (
+  exists (select from tag t where t.repository_id = m.repository_id and t.manifest_id = m.id)
+  or exists (select from manifest_child e where e.repository_id = m.repository_id and e.child_digest = m.digest)
+  or exists (select from manifest s where s.repository_id = m.repository_id and s.digest = m.subject_digest
+                                      and s.deleted_at is null))`
+
+/** Of locked manifests, the ids of those that nothing keeps. */
+export async function findUnrooted(tx: Transaction, ids: readonly number[]): Promise<readonly number[]> {
+  const rows = await tx.query<{ id: number }>(
+    `select m.id from manifest m where m.id = any($1::bigint[]) and not (${ROOTED}) order by m.id`,
+    [ids],
+  )
+  return rows.map(row => row.id)
+}
+
+/** Looks at locked manifests again after `inMs`. */
+export async function postponeManifests(tx: Transaction, ids: readonly number[], inMs: number): Promise<void> {
+  if (ids.length === 0) return
+  await tx.query(
+    `update manifest set lease_until = clock_timestamp() + $2 * interval '1 millisecond' where id = any($1::bigint[])`,
+    [ids, inMs],
+  )
+}
+
+/** Takes manifests that were found in use out of the collector's sight until they lose a root. */
+export async function keepManifests(tx: Transaction, ids: readonly number[]): Promise<void> {
+  if (ids.length > 0) await tx.query(`update manifest set lease_until = 'infinity' where id = any($1::bigint[])`, [ids])
+}
+
+/**
+ * Gives children, referrers and links that lose a root with these (locked) manifests a finite lease of `leaseMs`, so
+ * that they are looked at when whatever was promised of them has run out. Answers the manifests of which that could not
+ * be done now, because another transaction holds one of those rows: they must not be removed yet.
+ */
+export async function releaseDependants(
+  tx: Transaction,
+  ids: readonly number[],
+  leaseMs: number,
+): Promise<ReadonlySet<number>> {
+  const held = new Set<number>()
+  const manifests = await tx.query<{ id: number; doomed: number }>(
+    `select d.id, m.id as doomed from manifest m
+       join manifest d on d.repository_id = m.repository_id and d.lease_until = 'infinity'
+        and (d.subject_digest = m.digest
+             or d.digest in (select e.child_digest from manifest_child e where e.parent_id = m.id))
+      where m.id = any($1::bigint[])`,
+    [ids],
+  )
+  if (manifests.length > 0) {
+    const locked = await tx.query<{ id: number }>(
+      `update manifest set lease_until = clock_timestamp() + $2 * interval '1 millisecond'
+        where id in (select id from manifest where id = any($1::bigint[]) for no key update skip locked)
+        returning id`,
+      [[...new Set(manifests.map(row => row.id))], leaseMs],
+    )
+    const done = new Set(locked.map(row => row.id))
+    for (const row of manifests) if (!done.has(row.id)) held.add(row.doomed)
+  }
+  const links = await tx.query<{ repository_id: number; blob_id: number; doomed: number }>(
+    `select l.repository_id, l.blob_id, e.manifest_id as doomed from manifest_blob e
+       join repository_blob l on l.repository_id = e.repository_id and l.digest = e.digest
+        and l.lease_until = 'infinity'
+      where e.manifest_id = any($1::bigint[])`,
+    [ids],
+  )
+  if (links.length > 0) {
+    const locked = await tx.query<{ repository_id: number; blob_id: number }>(
+      `update repository_blob l set lease_until = clock_timestamp() + $3 * interval '1 millisecond'
+         from (select repository_id, blob_id from repository_blob
+                where (repository_id, blob_id) in (select * from unnest($1::bigint[], $2::bigint[]))
+                for no key update skip locked) f
+        where l.repository_id = f.repository_id and l.blob_id = f.blob_id
+        returning l.repository_id, l.blob_id`,
+      [links.map(row => row.repository_id), links.map(row => row.blob_id), leaseMs],
+    )
+    const done = new Set(locked.map(row => `${row.repository_id} ${row.blob_id}`))
+    for (const row of links) if (!done.has(`${row.repository_id} ${row.blob_id}`)) held.add(row.doomed)
+  }
+  return held
+}
+
+/** Removes locked manifests that nothing keeps, with their edges. Answers those that went. */
+export async function deleteManifests(
+  tx: Transaction,
+  ids: readonly number[],
+): Promise<readonly { readonly id: number; readonly repository: string; readonly digest: Digest }[]> {
+  if (ids.length === 0) return []
+  await tx.query('update manifest_child set child_id = null where child_id = any($1::bigint[])', [ids])
+  return await tx.query<{ id: number; repository: string; digest: Digest }>(
+    `delete from manifest m using repository r
+      where m.id = any($1::bigint[]) and r.id = m.repository_id and not (${ROOTED})
+      returning m.id, r.name as repository, m.digest`,
+    [ids],
+  )
+}
+
+/** A link whose lease has ended, locked. */
+export interface ExpiredLink {
+  readonly repository_id: number
+  readonly blob_id: number
+  readonly digest: Digest
+}
+
+/** Locks up to `limit` links whose lease has ended. The lock holds off pushes of manifests that name the blob. */
+export async function lockExpiredLinks(tx: Transaction, limit: number): Promise<readonly ExpiredLink[]> {
+  return await tx.query<ExpiredLink>(
+    `select repository_id, blob_id, digest from repository_blob
+      where lease_until < clock_timestamp() order by lease_until limit $1 for update skip locked`,
+    [limit],
+  )
+}
+
+const LOCKED_LINKS = '(l.repository_id, l.blob_id) in (select * from unnest($1::bigint[], $2::bigint[]))'
+/** Judged by digest: an edge may be older than the link, and bound to none. */
+const NAMED = `exists (select from manifest_blob e where e.repository_id = l.repository_id and e.digest = l.digest)`
+
+/** Takes locked links that a manifest names out of the collector's sight. Answers how many. */
+export async function keepNamedLinks(tx: Transaction, links: readonly ExpiredLink[]): Promise<number> {
+  const rows = await tx.query(
+    `update repository_blob l set lease_until = 'infinity' where ${LOCKED_LINKS} and ${NAMED} returning l.blob_id`,
+    linkKeys(links),
+  )
+  return rows.length
+}
+
+/** Removes locked links that no manifest names. Answers the blobs they were of. */
+export async function deleteLinks(tx: Transaction, links: readonly ExpiredLink[]): Promise<readonly number[]> {
+  const rows = await tx.query<{ blob_id: number }>(
+    `delete from repository_blob l where ${LOCKED_LINKS} and not ${NAMED} returning l.blob_id`,
+    linkKeys(links),
+  )
+  return [...new Set(rows.map(row => row.blob_id))]
+}
+
+function linkKeys(links: readonly ExpiredLink[]): [number[], number[]] {
+  return [links.map(link => link.repository_id), links.map(link => link.blob_id)]
+}
+
+/**
+ * Marks blobs that lost a link, so that the collector asks whether it was the last. A blob that another transaction
+ * changes now is passed over: only marking changes a living blob, so it is being marked.
+ */
+export async function markUnlinked(tx: Transaction, blobIds: readonly number[]): Promise<void> {
+  if (blobIds.length === 0) return
+  await tx.query(
+    `update blob set unlinked_at = clock_timestamp()
+      where id in (select id from blob where id = any($1::bigint[]) order by id for no key update skip locked)`,
+    [blobIds],
+  )
+}
+
+/**
+ * Locks up to `limit` marked blobs. Those that are linked are not locked for deletion, and lose their mark: a base layer
+ * that everybody uses must not be held against pushes.
+ */
+export async function lockUnlinkedBlobs(tx: Transaction, limit: number): Promise<readonly number[]> {
+  await tx.query(
+    `update blob set unlinked_at = null
+      where id in (select b.id from blob b
+                    where b.unlinked_at is not null and exists (select from repository_blob l where l.blob_id = b.id)
+                    limit $1 for no key update skip locked)`,
+    [limit],
+  )
+  const rows = await tx.query<{ id: number }>(
+    `select b.id from blob b
+      where b.unlinked_at is not null and not exists (select from repository_blob l where l.blob_id = b.id)
+      order by b.unlinked_at limit $1 for update of b skip locked`,
+    [limit],
+  )
+  return rows.map(row => row.id)
+}
+
+/**
+ * Removes locked blobs that no repository links, and hands their bytes to the trash for `graceMs`, in one statement:
+ * from its commit on, and not before, the bytes may be disposed of. Answers how many, and their bytes.
+ */
+export async function trashBlobs(
+  tx: Transaction,
+  ids: readonly number[],
+  graceMs: number,
+): Promise<{ readonly blobs: number; readonly bytes: number }> {
+  const rows = await tx.query<{ size: number }>(
+    `with gone as (
+       delete from blob b where b.id = any($1::bigint[])
+          and not exists (select from repository_blob l where l.blob_id = b.id)
+       returning b.store, b.storage_key, b.digest, b.size)
+     insert into trash (store, storage_key, digest, size, purge_after)
+     select store, storage_key, digest, size, clock_timestamp() + $2 * interval '1 millisecond' from gone
+     returning size`,
+    [ids, graceMs],
+  )
+  return { blobs: rows.length, bytes: rows.reduce((sum, row) => sum + row.size, 0) }
+}
