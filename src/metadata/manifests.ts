@@ -143,12 +143,44 @@ export async function insertChildEdges(
   )
 }
 
-/** Locks a visible manifest for its deletion. */
+/**
+ * Locks, in the order of their ids, what a push will write to: the manifest of that digest where it is there already,
+ * and those that the tags (whose writers wait for each other by now) point to.
+ */
+export async function lockPushed(
+  tx: Transaction,
+  repositoryId: number,
+  digest: Digest,
+  tags: readonly string[],
+): Promise<void> {
+  await tx.query(
+    `select id from manifest
+      where repository_id = $1
+        and (digest = $2
+             or id in (select manifest_id from tag where repository_id = $1 and name = any($3::text[])))
+      order by id for no key update`,
+    [repositoryId, digest, tags],
+  )
+}
+
+/**
+ * Locks a visible manifest for its deletion: first, in the order of their ids, with the manifests that lose a root with
+ * it, as pushes do; then alone against pushes of an index that names it.
+ */
 export async function lockManifest(
   tx: Transaction,
   repositoryId: number,
   digest: Digest,
 ): Promise<{ readonly manifest_id: number; readonly digest: Digest } | undefined> {
+  await tx.query(
+    `select d.id from manifest d
+      where d.repository_id = $1
+        and (d.digest = $2 or d.subject_digest = $2
+             or d.digest in (select e.child_digest from manifest_child e join manifest p on p.id = e.parent_id
+                              where p.repository_id = $1 and p.digest = $2))
+      order by d.id for no key update`,
+    [repositoryId, digest],
+  )
   const rows = await tx.query<{ manifest_id: number; digest: Digest }>(
     `select id as manifest_id, digest from manifest
       where repository_id = $1 and digest = $2 and deleted_at is null for update`,
@@ -200,7 +232,7 @@ export async function unrootDependants(
                       and (lease_until = 'infinity' or lease_until < clock_timestamp() + $4 * interval '1 millisecond')
                       and (subject_digest = $3
                            or digest in (select child_digest from manifest_child where parent_id = $2))
-                    order by id for update)`,
+                    order by id for no key update)`,
     [repositoryId, manifest.manifest_id, manifest.digest, retentionMs],
   )
 }

@@ -60,13 +60,22 @@ export async function pointTag(
   return former
 }
 
-/** Removes one tag, keeps its history, and answers what it pointed to. */
+/**
+ * Removes one tag, keeps its history, and answers what it pointed to. The manifest is locked before the tag, as by
+ * whoever deletes the manifest.
+ */
 export async function removeTag(
   tx: Transaction,
   repositoryId: number,
   name: Tag,
   principal: string | undefined,
 ): Promise<FormerTarget | undefined> {
+  await serialiseTag(tx, repositoryId, name)
+  await tx.query(
+    `select m.id from manifest m join tag t on t.manifest_id = m.id
+      where t.repository_id = $1 and t.name = $2 for no key update of m`,
+    [repositoryId, name],
+  )
   const rows = await tx.query<FormerTarget>(
     `with gone as (delete from tag where repository_id = $1 and name = $2 returning manifest_id),
      target as (select m.id as manifest_id, m.digest from manifest m join gone on gone.manifest_id = m.id),

@@ -93,6 +93,7 @@ export async function pushManifest(
     const repository = await holdRepository(tx, push.name)
     if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
+    await manifests.lockPushed(tx, repository.id, digest, tags)
     const manifestId = await writeManifest(context, tx, {
       push,
       plan,
@@ -137,7 +138,6 @@ async function writeManifest(
   },
 ): Promise<number> {
   const { plan, repositoryId } = write
-  const children = await manifests.holdManifests(tx, repositoryId, plan.children)
   const manifestId = await manifests.upsertManifest(tx, {
     repositoryId,
     digest: write.digest,
@@ -149,6 +149,7 @@ async function writeManifest(
     leaseMs: context.lifetimes.leaseMs,
     principal: write.caller.principal,
   })
+  const children = await manifests.holdManifests(tx, repositoryId, plan.children)
   const links = await holdLinks(
     tx,
     repositoryId,
