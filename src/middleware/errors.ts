@@ -1,5 +1,6 @@
 import type { Middleware } from 'koa'
 import { RegistryError, errorBody } from '../oci/errors.ts'
+import { answerEarly, isArriving } from './linger.ts'
 
 /** Names of errors, wherever they come from, that mean "a backend is not there now". */
 const UNAVAILABLE = new Set(['DatabaseUnavailable', 'StoreUnavailable'])
@@ -52,9 +53,8 @@ export const errors: Middleware = async (ctx, next) => {
       'Content-Length': String(body.byteLength),
       ...refusal.headers,
     })
-    // A HEAD has no body; the length of one would make the client wait for it.
-    if (ctx.method === 'HEAD') ctx.remove('Content-Length')
-    ctx.body = body
+    if (isArriving(ctx.req)) await answerEarly(ctx, body)
+    else ctx.body = body
   }
 }
 
