@@ -3,6 +3,7 @@ import Koa from 'koa'
 import { RegistryError } from './oci/errors.ts'
 import { errors, notFound } from './middleware/errors.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
+import { wellFormed } from './middleware/well-formed.ts'
 import type { Registry } from './registry/registry.ts'
 import { baseRoutes } from './routes/base.ts'
 import { blobRoutes } from './routes/blobs.ts'
@@ -43,6 +44,7 @@ export function createApp(options: AppOptions): Koa {
   app.on('error', options.onError)
   app.use(requestLog(options.observe))
   app.use(errors)
+  app.use(wellFormed)
   app.use(notFound)
   app.use(router.routes())
   app.use(

@@ -16,6 +16,7 @@ import { migrate } from './metadata/migrate.ts'
 import { openPostgres } from './metadata/postgres.ts'
 import { releaseAllUploads } from './metadata/uploads.ts'
 import { type Metrics, createMetrics } from './metrics.ts'
+import { answerRefusals } from './middleware/refusals.ts'
 import type { RequestRecord } from './middleware/request-log.ts'
 import { createRegistry } from './registry/registry.ts'
 import type { BlobStore } from './storage/blob-store.ts'
@@ -32,8 +33,13 @@ export interface RunningServer {
 
 /** Go clients keep idle connections for up to 120 s; ours must outlive theirs, or a request meets a closing socket. */
 const KEEP_ALIVE_MS = 150_000
-/** A Range of 1,024 parts is 20 KB of header. */
-const MAX_HEADER_BYTES = 64 * 1024
+const HTTP_OPTIONS = {
+  keepAliveTimeout: KEEP_ALIVE_MS,
+  /** A Range of 1,024 parts is 20 KB of header. */
+  maxHeaderSize: 64 * 1024,
+  /** A request without Host is refused by the application, with the protocol's error body. */
+  requireHostHeader: false,
+}
 const MINUTE_MS = 60_000
 /** Small batches with pauses between them: the collector has time, and pulls have not. */
 const SWEEP_BATCH = 200
@@ -68,9 +74,10 @@ export async function serve(config: Config): Promise<RunningServer> {
   })
   const jobs = startJobs(backgroundJobs(config, db, store), (job, err) => log.warn({ job, err }, 'job failed'))
   const handle = app.callback()
-  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, keepAliveTimeout: KEEP_ALIVE_MS }, (req, res) => {
+  const server = createServer(HTTP_OPTIONS, (req, res) => {
     void handle(req, res)
   })
+  answerRefusals(server, refusal => log.info(refusal, 'request refused'))
   // A push of many gigabytes over a thin line is no fault; a peer that sends nothing is.
   server.requestTimeout = 0
   server.setTimeout(config.http.idleTimeoutMs)

@@ -6,6 +6,8 @@ export interface RawRequest {
   readonly method: string
   readonly path: string
   readonly headers?: readonly string[]
+  /** Leaves out the Host that is sent otherwise. */
+  readonly noHost?: boolean
   readonly body?: string | Uint8Array | RepeatedBody
   /** Half-closes the connection after the body, which says that nothing more will come. */
   readonly hangUp?: boolean
@@ -58,10 +60,10 @@ export async function sendRaw(host: string, request: RawRequest, limitMs = 10_00
 async function writeRequest(
   socket: Socket,
   host: string,
-  { method, path, headers = [], body = '', hangUp = false }: RawRequest,
+  { method, path, headers = [], noHost = false, body = '', hangUp = false }: RawRequest,
   isAnswered: () => boolean,
 ): Promise<number> {
-  const own = headers.some(header => /^host:/i.test(header)) ? [] : [`Host: ${host}`]
+  const own = noHost || headers.some(header => /^host:/i.test(header)) ? [] : [`Host: ${host}`]
   const framed = headers.some(header => /^(?:content-length|transfer-encoding)/i.test(header))
   const length = typeof body === 'string' || body instanceof Uint8Array ? Buffer.from(body).byteLength : undefined
   const framing = framed || length === undefined || length === 0 ? [] : [`Content-Length: ${length}`]

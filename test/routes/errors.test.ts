@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict'
+import { after, before, suite, test } from 'node:test'
+import { RegistryClient, digestOf } from '../support/client.ts'
+import { type RawRequest, sendRaw } from '../support/raw-http.ts'
+import { type TestServer, startServer } from '../support/server.ts'
+
+/** What differs between answers anyhow, or belongs to the connection. */
+const HOP: ReadonlySet<string> = new Set(['date', 'connection', 'keep-alive'])
+const UNKNOWN = `sha256:${'0'.repeat(64)}`
+
+void suite('refusals', () => {
+  let server: TestServer
+  let registry: RegistryClient
+
+  before(async () => {
+    server = await startServer()
+    registry = new RegistryClient(server.url)
+    await registry.pushBlob('errors/a', 'known')
+  })
+  after(() => server.stop())
+
+  for (const [what, method, path, status, code] of [
+    ['an upper-case name', 'GET', '/v2/A/tags/list', 400, 'NAME_INVALID'],
+    ['a digest that is none', 'GET', '/v2/a/blobs/sha256:baddigeststring', 400, 'DIGEST_INVALID'],
+    ['a tag of 129 characters', 'GET', `/v2/a/manifests/${'a'.repeat(129)}`, 400, 'TAG_INVALID'],
+    ['a blob that is not there', 'GET', `/v2/errors/a/blobs/${UNKNOWN}`, 404, 'BLOB_UNKNOWN'],
+    ['a blob of an unknown repository', 'GET', `/v2/errors/none/blobs/${UNKNOWN}`, 404, 'BLOB_UNKNOWN'],
+    ['a manifest that is not there', 'GET', '/v2/errors/a/manifests/none', 404, 'MANIFEST_UNKNOWN'],
+    ['an upload that is none', 'PATCH', '/v2/a/blobs/uploads/nothing', 404, 'BLOB_UPLOAD_UNKNOWN'],
+    ['the tags of an unknown repository', 'GET', '/v2/errors/none/tags/list', 404, 'NAME_UNKNOWN'],
+    ['a page size that is no number', 'GET', '/v2/_catalog?n=abc', 400, 'PAGINATION_NUMBER_INVALID'],
+    ['a hash hint nobody knows', 'POST', '/v2/a/blobs/uploads/?digest-algorithm=md5', 400, 'DIGEST_INVALID'],
+    ['a method nobody offers', 'DELETE', '/v2/a/tags/list', 405, 'UNSUPPORTED'],
+    ['a path of nothing', 'GET', '/v2/a', 404, 'NAME_UNKNOWN'],
+    ['a body that is no manifest', 'PUT', '/v2/a/manifests/v1', 400, 'MANIFEST_INVALID'],
+    ['a malformed escape in a query', 'GET', '/v2/errors/a/tags/list?last=%zz', 400, 'UNSUPPORTED'],
+    ['a query that is no UTF-8', 'GET', '/v2/errors/a/tags/list?last=%ff', 400, 'UNSUPPORTED'],
+  ] as const) {
+    void test(`${what} is ${status} ${code} in the spec's body, of an exact length and type (spec: Error Codes)`, async () => {
+      const answer = await registry.ask(path, { method })
+      const text = await answer.text()
+      assert.equal(answer.status, status)
+      assert.equal(answer.headers.get('content-type'), 'application/json')
+      assert.equal(answer.headers.get('content-length'), String(Buffer.byteLength(text)))
+      const { errors, ...rest } = JSON.parse(text) as { errors: { code: string; message: string }[] }
+      assert.deepEqual(rest, {})
+      assert.deepEqual(
+        errors.map(error => [error.code, typeof error.message]),
+        [[code, 'string']],
+      )
+    })
+  }
+
+  for (const path of [
+    `/v2/errors/a/blobs/${UNKNOWN}`,
+    '/v2/errors/a/manifests/none',
+    '/v2/errors/a/manifests/sha256:x',
+    '/v2/A/manifests/v1',
+    '/v2/nothing',
+  ]) {
+    void test(`HEAD ${path.slice(0, 60)} is refused with the headers of GET and no body (RFC 9110 section 9.3.2)`, async () => {
+      const id = { 'X-Request-Id': 'the-same-request' }
+      const got = await registry.ask(path, { headers: id })
+      const head = await registry.ask(path, { method: 'HEAD', headers: id })
+      assert.equal(head.status, got.status)
+      const told = (answer: Response): unknown =>
+        [...answer.headers].filter(([name]) => !HOP.has(name)).toSorted(([a], [b]) => (a < b ? -1 : 1))
+      assert.deepEqual(told(head), told(got))
+      assert.equal(head.headers.get('content-length'), String((await got.text()).length))
+      assert.equal(await head.text(), '')
+    })
+  }
+
+  void test('GET /v2/ is 200 with {}, and says which API this is (spec: Determining Support)', async () => {
+    const answer = await registry.ask('/v2/')
+    assert.equal(answer.status, 200)
+    assert.equal(answer.headers.get('docker-distribution-api-version'), 'registry/2.0')
+    assert.equal(answer.headers.get('content-type'), 'application/json')
+    assert.equal(await answer.text(), '{}')
+  })
+
+  void test('every answer names the API and has a request id: the client’s where it is one, else a fresh one', async () => {
+    for (const path of ['/v2/', `/v2/errors/a/blobs/${digestOf('known')}`, '/v2/none/tags/list', '/nothing']) {
+      const fresh = await registry.ask(path)
+      const given = await registry.ask(path, { headers: { 'X-Request-Id': 'client-id-1' } })
+      const forged = await registry.ask(path, { headers: { 'X-Request-Id': 'a b"c' } })
+      for (const answer of [fresh, given, forged]) {
+        assert.equal(answer.headers.get('docker-distribution-api-version'), 'registry/2.0')
+        await answer.arrayBuffer()
+      }
+      assert.equal(given.headers.get('x-request-id'), 'client-id-1')
+      assert.match(fresh.headers.get('x-request-id') ?? '', /^[0-9a-f-]{36}$/)
+      assert.match(forged.headers.get('x-request-id') ?? '', /^[0-9a-f-]{36}$/)
+    }
+  })
+
+  void test('no answer sets a cookie, allows another origin, or leads elsewhere', async () => {
+    for (const path of ['/v2/', '/v2/none/tags/list', `/v2/none/referrers/${UNKNOWN}`]) {
+      const answer = await registry.ask(path, { headers: { Origin: 'https://elsewhere.example', Accept: 'text/html' } })
+      assert.equal(answer.headers.get('set-cookie'), null)
+      assert.equal(answer.headers.get('access-control-allow-origin'), null)
+      assert.equal(answer.headers.get('location'), null)
+      assert.match(answer.headers.get('content-type') ?? '', /^application\/(?:vnd\.oci\.image\.index\.v1\+)?json$/)
+      await answer.arrayBuffer()
+    }
+  })
+
+  const wire: readonly (readonly [string, RawRequest, number])[] = [
+    ['a request that is no HTTP', { method: 'HELO', path: 'there' }, 400],
+    ['no Host', { method: 'GET', path: '/v2/', noHost: true }, 400],
+    ['two Hosts', { method: 'GET', path: '/v2/', headers: ['Host: a', 'Host: b'] }, 400],
+    ['a header of 100,000 characters', { method: 'GET', path: '/v2/', headers: [`X: ${'a'.repeat(100_000)}`] }, 431],
+    ['an expectation nobody knows', { method: 'PATCH', path: '/v2/', headers: ['Expect: miracles'], body: 'a' }, 417],
+    ['CONNECT', { method: 'CONNECT', path: 'registry.example:443' }, 405],
+    ['a lower-case method', { method: 'get', path: '/v2/' }, 400],
+    [
+      'both framings at once',
+      {
+        method: 'PATCH',
+        path: '/v2/',
+        headers: ['Content-Length: 4', 'Transfer-Encoding: chunked'],
+        body: '0\r\n\r\n',
+      },
+      400,
+    ],
+  ]
+  for (const [what, request, status] of wire) {
+    void test(`${what} is ${status} with the spec's error body, though no route sees it (RFC 9112; spec: Error Codes)`, async () => {
+      const answer = await sendRaw(server.host, request)
+      assert.equal(answer.status, status)
+      assert.equal(answer.headers.get('content-type'), 'application/json')
+      assert.equal(answer.headers.get('docker-distribution-api-version'), 'registry/2.0')
+      const { errors } = JSON.parse(answer.body) as { errors: { code: string }[] }
+      assert.deepEqual(
+        errors.map(error => error.code),
+        ['UNSUPPORTED'],
+      )
+    })
+  }
+
+  void test('a request target in absolute form is taken like its path (RFC 9112 section 3.2.2)', async () => {
+    const answer = await sendRaw(server.host, { method: 'GET', path: `http://${server.host}/v2/` })
+    assert.equal(answer.status, 200)
+    assert.equal(answer.body, '{}')
+  })
+})
