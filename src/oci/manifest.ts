@@ -32,6 +32,8 @@ export interface ParsedManifest {
   readonly blobs: readonly { readonly digest: Digest; readonly required: boolean }[]
   /** Each manifest that an index names, once. */
   readonly children: readonly Digest[]
+  /** How many layers of an image lie elsewhere, so that nothing of them is stored here. */
+  readonly foreignLayers: number
 }
 
 type JsonObject = Readonly<Record<string, unknown>>
@@ -44,12 +46,12 @@ type JsonObject = Readonly<Record<string, unknown>>
 export function parseManifest(bytes: Uint8Array, contentType: string | undefined): ParsedManifest {
   const body = object(parseBody(bytes), 'the manifest')
   if (body['schemaVersion'] !== 2) throw invalid('schemaVersion must be 2')
-  const hasLayers = body['layers'] !== undefined
-  const hasManifests = body['manifests'] !== undefined
+  const hasLayers = isPresent(body['layers'])
+  const hasManifests = isPresent(body['manifests'])
   if (hasLayers && hasManifests) throw invalid('layers and manifests exclude each other')
-  const mediaType = mediaTypeOf(body, contentType, hasManifests)
-  const subject = body['subject'] === undefined ? undefined : descriptor(body['subject'], 'subject')
-  const annotations = body['annotations'] === undefined ? undefined : stringMap(body['annotations'], 'annotations')
+  const mediaType = mediaTypeOf(body, contentType)
+  const subject = isPresent(body['subject']) ? descriptor(body['subject'], 'subject') : undefined
+  const annotations = isPresent(body['annotations']) ? stringMap(body['annotations'], 'annotations') : undefined
   const shared = {
     mediaType,
     ...(subject === undefined ? {} : { subject }),
@@ -58,6 +60,7 @@ export function parseManifest(bytes: Uint8Array, contentType: string | undefined
   const own = optionalString(body['artifactType'], 'artifactType')
   if (isIndexMediaType(mediaType)) {
     if (hasLayers) throw invalid(`a body with layers is not of type ${mediaType}`)
+    if (body['manifests'] === undefined) throw invalid('manifests is missing')
     const entries = descriptors(body['manifests'], 'manifests')
     const children = entries.filter(entry => isManifestMediaType(entry.mediaType))
     const others = entries.filter(entry => !isManifestMediaType(entry.mediaType))
@@ -67,11 +70,12 @@ export function parseManifest(bytes: Uint8Array, contentType: string | undefined
       ...(own === undefined || own === '' ? {} : { artifactType: own }),
       blobs: distinct(others).map(digest => ({ digest, required: false })),
       children: distinct(children),
+      foreignLayers: 0,
     }
   }
   if (hasManifests) throw invalid(`a body with manifests is not of type ${mediaType}`)
   const config = descriptor(body['config'], 'config')
-  const layers = body['layers'] === undefined ? [] : descriptors(body['layers'], 'layers')
+  const layers = descriptors(body['layers'], 'layers')
   const stored = layers.filter(layer => !isForeignLayer(layer.mediaType) && layer.urls === undefined)
   return {
     ...shared,
@@ -79,6 +83,7 @@ export function parseManifest(bytes: Uint8Array, contentType: string | undefined
     artifactType: own === undefined || own === '' ? config.mediaType : own,
     blobs: distinct([config, ...stored]).map(digest => ({ digest, required: true })),
     children: [],
+    foreignLayers: layers.length - stored.length,
   }
 }
 
@@ -94,10 +99,10 @@ function parseBody(bytes: Uint8Array): unknown {
 /** Content types that say nothing about what kind of manifest this is. */
 const UNTOLD: ReadonlySet<string> = new Set(['', 'application/json', 'application/octet-stream'])
 
-function mediaTypeOf(body: JsonObject, contentType: string | undefined, hasManifests: boolean): string {
+function mediaTypeOf(body: JsonObject, contentType: string | undefined): string {
   const told = baseMediaType(contentType ?? '')
   const inner = optionalString(body['mediaType'], 'mediaType') ?? ''
-  const shape = hasManifests ? OCI_INDEX : OCI_MANIFEST
+  const shape = 'manifests' in body && !isPresent(body['config']) ? OCI_INDEX : OCI_MANIFEST
   const mediaType = UNTOLD.has(told) ? inner || shape : told
   if (!isManifestMediaType(mediaType)) {
     throw invalid(`the type ${mediaType.slice(0, 200)} is not an image manifest or index, OCI or Docker schema 2`)
@@ -106,7 +111,13 @@ function mediaTypeOf(body: JsonObject, contentType: string | undefined, hasManif
   return mediaType
 }
 
+/** Go encodes a slice, map or pointer that is nil as null: it says no more than a field that is not there. */
+function isPresent(value: unknown): boolean {
+  return value !== undefined && value !== null
+}
+
 function descriptors(value: unknown, path: string): Descriptor[] {
+  if (!isPresent(value)) return []
   if (!Array.isArray(value)) throw invalid(`${path} must be an array`)
   return value.map((entry, index) => descriptor(entry, `${path}[${index}]`))
 }
@@ -122,8 +133,9 @@ function descriptor(value: unknown, path: string): Descriptor {
     throw invalid(`${path}.size must be a non-negative integer`)
   }
   const artifactType = optionalString(entry['artifactType'], `${path}.artifactType`)
-  const annotations =
-    entry['annotations'] === undefined ? undefined : stringMap(entry['annotations'], `${path}.annotations`)
+  const annotations = isPresent(entry['annotations'])
+    ? stringMap(entry['annotations'], `${path}.annotations`)
+    : undefined
   const urls = entry['urls']
   const hasUrls = Array.isArray(urls) && urls.length > 0
   return {

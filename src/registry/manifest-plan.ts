@@ -11,6 +11,8 @@ export interface ManifestPlan {
   readonly blobs: readonly { readonly digest: Digest; readonly required: boolean }[]
   /** Edges to manifests; content may come after what names it. */
   readonly children: readonly Digest[]
+  /** Layers that lie elsewhere; they have no edge. */
+  readonly foreignLayers: number
 }
 
 /** What is to be written for a manifest. Pure: pushing, collection and verification share it. */
@@ -22,5 +24,45 @@ export function planManifest(parsed: ParsedManifest): ManifestPlan {
     annotations: parsed.annotations,
     blobs: parsed.blobs,
     children: parsed.children,
+    foreignLayers: parsed.foreignLayers,
   }
+}
+
+/** Content that a manifest names and its repository does not have: blobs that are `required`, and manifests. */
+export interface AbsentContent {
+  readonly blobs: readonly Digest[]
+  readonly children: readonly Digest[]
+}
+
+/** What of a plan is absent where the repository has what `blobs` and `children` say. */
+export function absentContent(
+  plan: ManifestPlan,
+  present: { readonly blobs: ReadonlyMap<Digest, unknown>; readonly children: ReadonlyMap<Digest, unknown> },
+): AbsentContent {
+  return {
+    blobs: plan.blobs.filter(blob => blob.required && !present.blobs.has(blob.digest)).map(blob => blob.digest),
+    children: plan.children.filter(child => !present.children.has(child)),
+  }
+}
+
+/** What the client of an accepted push should know: what of the image cannot be pulled from here, at most three texts. */
+export function warningsOf(plan: ManifestPlan, absent: AbsentContent): string[] {
+  const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`
+  return [
+    ...(plan.foreignLayers === 0
+      ? []
+      : [
+          `${count(plan.foreignLayers, 'foreign layer')} not stored in this registry: whoever pulls needs the layer's own URLs`,
+        ]),
+    ...(absent.blobs.length === 0
+      ? []
+      : [
+          `${count(absent.blobs.length, 'blob')} not in this repository, first ${absent.blobs[0]}: pulls fail until pushed`,
+        ]),
+    ...(absent.children.length === 0
+      ? []
+      : [
+          `sparse index: ${count(absent.children.length, 'manifest')} not in this repository, first ${absent.children[0]}`,
+        ]),
+  ]
 }

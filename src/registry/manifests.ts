@@ -10,7 +10,7 @@ import * as manifests from '../metadata/manifests.ts'
 import { findRepository, holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { pointTag, removeTag, removeTagsOf, serialiseTag } from '../metadata/tags.ts'
 import type { Caller, RegistryContext } from './context.ts'
-import { type ManifestPlan, planManifest } from './manifest-plan.ts'
+import { type AbsentContent, type ManifestPlan, absentContent, planManifest, warningsOf } from './manifest-plan.ts'
 
 /** A visible manifest. `size` in bytes. */
 export interface ManifestInfo {
@@ -66,6 +66,8 @@ export interface PushedManifest {
   readonly digest: Digest
   readonly subject: Digest | undefined
   readonly tags: readonly Tag[]
+  /** What the client should know of a push that was taken: content that is named and cannot be pulled from here. */
+  readonly warnings: readonly string[]
 }
 
 /**
@@ -89,12 +91,12 @@ export async function pushManifest(
   const tags = [
     ...new Set(push.reference.tag === undefined ? push.tags : [push.reference.tag, ...push.tags]),
   ].toSorted()
-  await context.db.transaction(async tx => {
+  const warnings = await context.db.transaction(async tx => {
     const repository = await holdRepository(tx, push.name)
     if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
     await manifests.lockPushed(tx, repository.id, digest, tags)
-    const manifestId = await writeManifest(context, tx, {
+    const { manifestId, absent } = await writeManifest(context, tx, {
       push,
       plan,
       digest,
@@ -122,8 +124,9 @@ export async function pushManifest(
       tags,
       principal: caller.principal,
     })
+    return warningsOf(plan, absent)
   })
-  return { digest, subject: plan.subject, tags }
+  return { digest, subject: plan.subject, tags, warnings }
 }
 
 async function writeManifest(
@@ -136,7 +139,7 @@ async function writeManifest(
     readonly repositoryId: number
     readonly caller: Caller
   },
-): Promise<number> {
+): Promise<{ readonly manifestId: number; readonly absent: AbsentContent }> {
   const { plan, repositoryId } = write
   const manifestId = await manifests.upsertManifest(tx, {
     repositoryId,
@@ -155,12 +158,8 @@ async function writeManifest(
     repositoryId,
     plan.blobs.map(blob => blob.digest),
   )
-  const missing = [
-    ...plan.blobs
-      .filter(blob => context.requireBlobs && blob.required && !links.has(blob.digest))
-      .map(blob => blob.digest),
-    ...(context.requireChildren ? plan.children.filter(child => !children.has(child)) : []),
-  ]
+  const absent = absentContent(plan, { blobs: links, children })
+  const missing = [...(context.requireBlobs ? absent.blobs : []), ...(context.requireChildren ? absent.children : [])]
   if (missing.length > 0) {
     throw new RegistryError('MANIFEST_BLOB_UNKNOWN', {
       entries: missing.map(digest => ({
@@ -181,7 +180,7 @@ async function writeManifest(
     manifestId,
     plan.children.map(digest => ({ digest, childId: children.get(digest) })),
   )
-  return manifestId
+  return { manifestId, absent }
 }
 
 /**

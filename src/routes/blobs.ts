@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Context } from 'koa'
 import { parseDigest } from '../oci/digest.ts'
-import { multipartParts, parseRange } from '../oci/range.ts'
+import { noneMatches, rangeStands } from '../oci/precondition.ts'
+import { type WantedRange, multipartParts, parseRange } from '../oci/range.ts'
 import type { BlobInfo } from '../registry/blobs.ts'
 import type { Registry } from '../registry/registry.ts'
 import { callerOf, clientGone, empty, nameOf, paramOf } from './params.ts'
@@ -24,14 +25,17 @@ export function blobRoutes(router: Router, registry: Registry): void {
       ETag: `"${digest}"`,
       'Cache-Control': 'private, max-age=31536000, immutable',
     })
-    if (matches(ctx.get('If-None-Match'), digest)) {
+    if (noneMatches(ctx.get('If-None-Match'), digest)) {
       ctx.remove('Content-Length')
       ctx.remove('Content-Type')
       empty(ctx, 304)
     } else if (ctx.method === 'HEAD') {
       ctx.respond = false
       ctx.res.end()
-    } else await sendBlob(ctx, registry, blob)
+    } else {
+      const wanted = rangeStands(ctx.get('If-Range'), digest) ? ctx.get('Range') || undefined : undefined
+      await sendBlob(ctx, registry, blob, parseRange(wanted, blob.size))
+    }
   })
 
   router.delete('/v2/*name/blobs/:digest', async ctx => {
@@ -40,14 +44,8 @@ export function blobRoutes(router: Router, registry: Registry): void {
   })
 }
 
-/** Whether an If-None-Match header names the digest, quoted, weak or bare. */
-export function matches(header: string, digest: string): boolean {
-  return header.split(',').some(tag => tag.trim().replace(/^W\//, '').replaceAll('"', '') === digest)
-}
-
 /** The bytes go straight to the socket; Koa only sees that it need not respond. */
-async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo): Promise<void> {
-  const wanted = parseRange(ctx.get('Range') || undefined, blob.size)
+async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo, wanted: WantedRange): Promise<void> {
   const gone = clientGone(ctx)
   ctx.respond = false
   if (wanted.kind === 'multi') {

@@ -2,8 +2,9 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { RegistryError } from '../oci/errors.ts'
 import { parseReference, parseTag } from '../oci/name.ts'
+import { noneMatches } from '../oci/precondition.ts'
+import { warningHeaders } from '../oci/warning.ts'
 import type { Registry } from '../registry/registry.ts'
-import { matches } from './blobs.ts'
 import { callerOf, empty, nameOf, paramOf, queryValues } from './params.ts'
 
 const MAX_TAGS = 100
@@ -14,7 +15,7 @@ export function manifestRoutes(router: Router, registry: Registry, options: { re
     const name = nameOf(ctx)
     const manifest = await registry.statManifest(name, parseReference(paramOf(ctx, 'reference')), callerOf(ctx))
     ctx.set({ 'Docker-Content-Digest': manifest.digest, ETag: `"${manifest.digest}"` })
-    if (matches(ctx.get('If-None-Match'), manifest.digest)) {
+    if (noneMatches(ctx.get('If-None-Match'), manifest.digest)) {
       empty(ctx, 304)
       return
     }
@@ -56,6 +57,7 @@ export function manifestRoutes(router: Router, registry: Registry, options: { re
     })
     if (pushed.subject !== undefined) ctx.set('OCI-Subject', pushed.subject)
     if (tags.length > 0) ctx.set('OCI-Tag', pushed.tags.join(', '))
+    if (pushed.warnings.length > 0) ctx.set('Warning', warningHeaders(pushed.warnings))
     empty(ctx, 201)
   })
 
@@ -71,7 +73,6 @@ async function readBody(ctx: Context, maxBytes: number): Promise<Uint8Array> {
     new RegistryError('MANIFEST_INVALID', {
       status: 413,
       message: `a manifest may have at most ${maxBytes} bytes`,
-      headers: { Connection: 'close' },
     })
   if (Number(ctx.get('Content-Length')) > maxBytes) throw tooLarge()
   const chunks: Buffer[] = []

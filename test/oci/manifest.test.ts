@@ -53,6 +53,7 @@ void test('an image is its config and layers: image-spec manifest', () => {
       { digest: digest('1'), required: true },
     ],
     children: [],
+    foreignLayers: 0,
   })
 })
 
@@ -62,6 +63,7 @@ void test('an index is its manifests: image-spec image index', () => {
     mediaType: OCI_INDEX,
     blobs: [],
     children: [digest('2')],
+    foreignLayers: 0,
   })
 })
 
@@ -115,6 +117,27 @@ void test('nothing is required of an empty index, of no layers or of unknown typ
   const odd = parse({ ...IMAGE, config: { ...CONFIG, mediaType: 'x/y' }, layers: [{ ...LAYER, mediaType: 'z' }] })
   assert.equal(odd.artifactType, 'x/y')
   assert.equal(odd.blobs.length, 2)
+})
+
+void test('null stands for absence, as Go writes nil slices, maps and pointers: opencontainers/image-spec specs-go', () => {
+  const image = parse({
+    ...IMAGE,
+    layers: null,
+    manifests: null,
+    subject: null,
+    annotations: null,
+    config: { ...CONFIG, urls: null, annotations: null },
+  })
+  assert.deepEqual(image.blobs, [{ digest: CONFIG.digest, required: true }])
+  assert.equal(image.subject, undefined)
+  assert.equal(image.annotations, undefined)
+  const index = parse({ schemaVersion: 2, manifests: null, layers: null, subject: null, annotations: null })
+  assert.equal(index.mediaType, OCI_INDEX)
+  assert.deepEqual(index.children, [])
+  assert.equal(parse({ schemaVersion: 2, config: CONFIG, manifests: null }).mediaType, OCI_MANIFEST)
+  const layer = { ...LAYER, urls: null, annotations: null }
+  assert.equal(parse({ ...IMAGE, layers: [layer] }).blobs.length, 2)
+  refuses({ schemaVersion: 2, mediaType: OCI_INDEX }, /manifests is missing/)
 })
 
 void test('unknown fields and data are no fault', () => {
