@@ -23,10 +23,13 @@ function lastOf(value: string | string[] | undefined): string | undefined {
 }
 
 /** A Link header to the next page (RFC 8288); whatever clients split on is percent-encoded. */
-export function nextLink(path: string, params: Readonly<Record<string, string | readonly string[]>>): string {
+export function nextLink(
+  path: string,
+  params: Readonly<Record<string, string | readonly string[] | undefined>>,
+): string {
   const query = new URLSearchParams()
   for (const [key, values] of Object.entries(params)) {
-    for (const value of typeof values === 'string' ? [values] : values) query.append(key, value)
+    for (const value of typeof values === 'string' ? [values] : (values ?? [])) query.append(key, value)
   }
   return `<${path}?${query.toString()}>; rel="next"`
 }

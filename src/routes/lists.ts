@@ -29,7 +29,10 @@ export function listRoutes(router: Router, registry: Registry, options: { readon
   router.get('/v2/*name/referrers/:digest', async ctx => {
     const name = nameOf(ctx)
     const digest = parseDigest(paramOf(ctx, 'digest'))
-    const artifactTypes = queryValues(ctx, 'artifactType').filter(type => type !== '')
+    // A media type holds no space, so that is a plus that was not percent-encoded.
+    const artifactTypes = queryValues(ctx, 'artifactType')
+      .filter(type => type !== '')
+      .map(type => type.replaceAll(' ', '+'))
     if (artifactTypes.some(type => type.includes('\0'))) {
       throw new RegistryError('UNSUPPORTED', { status: 400, message: 'an artifactType must not contain NUL' })
     }
@@ -42,11 +45,12 @@ export function listRoutes(router: Router, registry: Registry, options: { readon
   })
 }
 
+/** Sets the Link to the next page, which has the parameters of this one, also those that are not ours (`ns`). */
 function link(
   ctx: Context,
   path: string,
   params: Readonly<Record<string, string | readonly string[]>>,
   next: string | undefined,
 ): void {
-  if (next !== undefined) ctx.set('Link', nextLink(path, { ...params, last: next }))
+  if (next !== undefined) ctx.set('Link', nextLink(path, { ...ctx.query, ...params, last: next }))
 }
