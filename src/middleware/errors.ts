@@ -1,4 +1,4 @@
-import type { Middleware } from 'koa'
+import type { Context, Middleware } from 'koa'
 import { RegistryError, errorBody } from '../oci/errors.ts'
 import { answerEarly, isArriving } from './linger.ts'
 
@@ -21,6 +21,14 @@ export function toRegistryError(error: unknown): RegistryError {
 /** Whether an error only says that the client went away. */
 function isAbort(error: unknown): boolean {
   return error instanceof Error && (error.name === 'BodyAborted' || error.name === 'AbortError')
+}
+
+/** What a 405 must say: RFC 9110 section 15.5.6. The methods of the path but the one that was refused. */
+function otherMethods(ctx: Context): string {
+  const routes = (ctx['matched'] ?? []) as readonly { readonly methods: readonly string[] }[]
+  const methods = new Set(routes.flatMap(route => route.methods))
+  methods.delete(ctx.method)
+  return [...methods].join(', ')
 }
 
 /** The one place that writes error bodies: distribution-spec, "Error Codes". */
@@ -53,6 +61,7 @@ export const errors: Middleware = async (ctx, next) => {
       'Content-Length': String(body.byteLength),
       ...refusal.headers,
     })
+    if (refusal.status === 405) ctx.set('Allow', otherMethods(ctx))
     if (isArriving(ctx.req)) await answerEarly(ctx, body)
     else ctx.body = body
   }

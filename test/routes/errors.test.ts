@@ -51,6 +51,21 @@ void suite('refusals', () => {
     })
   }
 
+  void test('405 names the methods that the path does take (RFC 9110 section 15.5.6)', async () => {
+    await registry.pushImage('errors/used', 'v1')
+    for (const [method, path, allowed] of [
+      ['DELETE', '/v2/errors/a/tags/list', 'GET, HEAD'],
+      ['POST', '/v2/errors/a/manifests/v1', 'DELETE, GET, HEAD, PUT'],
+      ['DELETE', `/v2/errors/used/blobs/${digestOf('{}')}`, 'GET, HEAD'],
+      ['PROPFIND', '/v2/', 'GET, HEAD'],
+    ] as const) {
+      const refused = await registry.ask(path, { method })
+      assert.equal(refused.status, 405)
+      assert.equal(refused.headers.get('allow')?.split(', ').toSorted().join(', '), allowed)
+      await refused.arrayBuffer()
+    }
+  })
+
   for (const path of [
     `/v2/errors/a/blobs/${UNKNOWN}`,
     '/v2/errors/a/manifests/none',
