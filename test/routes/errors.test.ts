@@ -113,11 +113,29 @@ void suite('refusals', () => {
     for (const path of ['/v2/', '/v2/none/tags/list', `/v2/none/referrers/${UNKNOWN}`]) {
       const answer = await registry.ask(path, { headers: { Origin: 'https://elsewhere.example', Accept: 'text/html' } })
       assert.equal(answer.headers.get('set-cookie'), null)
+      // Would make containers/image ask for signatures of a kind that is no more.
+      assert.equal(answer.headers.get('x-registry-supports-signatures'), null)
       assert.equal(answer.headers.get('access-control-allow-origin'), null)
       assert.equal(answer.headers.get('location'), null)
       assert.match(answer.headers.get('content-type') ?? '', /^application\/(?:vnd\.oci\.image\.index\.v1\+)?json$/)
       await answer.arrayBuffer()
     }
+  })
+
+  void test('an idle connection is kept longer than Go clients keep theirs, so none meets a closing one (RFC 9112 section 9.5)', async () => {
+    const answer = await registry.ask('/v2/')
+    const seconds = Number(/timeout=(\d+)/.exec(answer.headers.get('keep-alive') ?? '')?.[1])
+    await answer.arrayBuffer()
+    assert.ok(seconds > 120, String(seconds))
+  })
+
+  void test('Expect: 100-continue is answered before the body is sent (RFC 9110 section 10.1.1)', async () => {
+    const answer = await sendRaw(server.host, {
+      method: 'PUT',
+      path: '/v2/errors/a/manifests/v1',
+      headers: ['Expect: 100-continue', 'Content-Length: 2'],
+    })
+    assert.equal(answer.status, 100)
   })
 
   const wire: readonly (readonly [string, RawRequest, number])[] = [

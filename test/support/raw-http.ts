@@ -101,7 +101,7 @@ function isWhole(bytes: Buffer, method: string): boolean {
   const end = bytes.indexOf('\r\n\r\n')
   if (end < 0) return false
   const { status, headers } = parseResponse(bytes)
-  if (method === 'HEAD' || status === 204 || status === 304) return true
+  if (method === 'HEAD' || status < 200 || status === 204 || status === 304) return true
   const length = headers.get('content-length')
   return length !== undefined && bytes.byteLength >= end + 4 + Number(length)
 }
