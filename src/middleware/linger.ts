@@ -3,7 +3,7 @@ import type { Context } from 'koa'
 
 /** What a client may still send after its refusal, in bytes and in milliseconds, before the connection is closed. */
 const DRAIN_BYTES = 64 * 1024 * 1024
-const DRAIN_MS = 10_000
+const DRAIN_MS = 30_000
 
 /** Whether the body of this request is still on its way. */
 export function isArriving(req: IncomingMessage): boolean {
