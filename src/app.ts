@@ -34,10 +34,6 @@ export function createApp(options: AppOptions): Koa {
   listRoutes(router, options.registry, { maxTags: options.tagListMax })
   blobRoutes(router, options.registry)
   manifestRoutes(router, options.registry, { maxBytes: options.manifestMaxBytes })
-  router.use(async (ctx, next) => {
-    ctx.state['route'] = ctx.routerPath ?? ctx['_matchedRoute']
-    await next()
-  })
 
   const unsupported = () => new RegistryError('UNSUPPORTED')
   const app = new Koa()

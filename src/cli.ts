@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util'
-import { configVerb } from './cli/config.ts'
-import { healthVerb } from './cli/health.ts'
-import { serveVerb } from './cli/serve.ts'
+import { CONFIG_HELP, configVerb } from './cli/config.ts'
+import { HEALTH_HELP, healthVerb } from './cli/health.ts'
+import { SERVE_HELP, serveVerb } from './cli/serve.ts'
+import { describeFault } from './cli/start-fault.ts'
 import { ConfigError } from './config.ts'
 import { VERSION } from './version.ts'
 
@@ -10,9 +11,10 @@ const HELP = `berth ${VERSION}: a private OCI image registry
   berth serve            run the registry
   berth config check     check the settings and show every fault
   berth config schema    print the JSON schema of the settings
-  berth config docs      print the table of settings
+  berth config docs      print the reference of the settings
   berth health           ask the configured address whether it answers
   berth version          print the version
+  berth help VERB        say more about one of them
 
 Settings come from BERTH_* variables and the YAML file BERTH_CONFIG names: docs/configuration.md
 `
@@ -20,37 +22,65 @@ Settings come from BERTH_* variables and the YAML file BERTH_CONFIG names: docs/
 const EXIT_CONFIG = 78
 const EXIT_USAGE = 64
 
-async function main(): Promise<number> {
-  const { positionals } = parseArgs({ allowPositionals: true, strict: true, options: {} })
-  const [verb = 'help', ...rest] = positionals
-  switch (verb) {
-    case 'serve':
-      return await serveVerb()
-    case 'config':
-      return configVerb(rest[0])
-    case 'health':
-      return await healthVerb()
-    case 'version':
-      process.stdout.write(`${VERSION}\n`)
-      return 0
-    case 'help':
-      process.stdout.write(HELP)
-      return 0
-    default:
-      process.stderr.write(`there is no command ${verb}\n\n${HELP}`)
-      return EXIT_USAGE
+interface Verb {
+  readonly help: string
+  /** Resolves to the exit code. */
+  readonly run: (words: readonly string[]) => number | Promise<number>
+}
+
+const VERBS: Readonly<Record<string, Verb>> = {
+  serve: { help: SERVE_HELP, run: serveVerb },
+  config: { help: CONFIG_HELP, run: words => configVerb(words[0]) },
+  health: { help: HEALTH_HELP, run: healthVerb },
+  version: { help: 'berth version: prints the version.\n', run: () => print(`${VERSION}\n`) },
+}
+
+/** A command line that means nothing; the message says what is wrong with it. */
+class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const { verb = 'help', words, wantsHelp } = parse(args)
+  if (verb === 'help') return print(words[0] === undefined ? HELP : verbOf(words[0]).help)
+  const { help, run } = verbOf(verb)
+  return wantsHelp ? print(help) : await run(words)
+}
+
+function parse(args: readonly string[]): { verb: string | undefined; words: string[]; wantsHelp: boolean } {
+  const options = { help: { type: 'boolean', short: 'h' }, version: { type: 'boolean', short: 'v' } } as const
+  try {
+    const { positionals, values } = parseArgs({ args: [...args], options, allowPositionals: true })
+    const [verb, ...words] = positionals
+    return { verb: values.version ? 'version' : verb, words, wantsHelp: values.help === true }
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error))
   }
 }
 
+function verbOf(name: string): Verb {
+  const verb = Object.hasOwn(VERBS, name) ? VERBS[name] : undefined
+  if (verb === undefined) throw new UsageError(`there is no command ${name}`)
+  return verb
+}
+
+function print(text: string): number {
+  process.stdout.write(text)
+  return 0
+}
+
 try {
-  process.exitCode = await main()
+  process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
   if (error instanceof ConfigError) {
     process.stderr.write('The settings cannot be used:\n')
     for (const fault of error.faults) process.stderr.write(`  ${fault.path}: ${fault.message}\n`)
     process.exitCode = EXIT_CONFIG
+  } else if (error instanceof UsageError) {
+    process.stderr.write(`berth: ${error.message}\n\n${HELP}`)
+    process.exitCode = EXIT_USAGE
   } else {
-    process.stderr.write(`berth: ${error instanceof Error ? error.message : String(error)}\n`)
+    process.stderr.write(`berth: ${describeFault(error)}\n`)
     process.exitCode = 1
   }
 }

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import type { z } from 'zod'
+import { nearestOf } from './nearest.ts'
 import { SETTINGS, type SettingPath, isLoopback, variableOf } from './settings.ts'
 
 type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
@@ -57,8 +58,10 @@ export class ConfigError extends Error {
 
 type Environment = Readonly<Record<string, string | undefined>>
 
+/** What Kubernetes puts into every container beside a service that is called `berth`. */
+const SERVICE_LINK = /^BERTH_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP)(?:_(?:PROTO|PORT|ADDR))?)$/
+
 const PATHS = Object.keys(SETTINGS) as SettingPath[]
-const MIN_MANIFEST_BYTES = 4 * 2 ** 20
 
 /**
  * The settings: the environment's over those of the YAML file that `BERTH_CONFIG` names, over the defaults.
@@ -122,13 +125,6 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
   if (lease !== undefined && retention !== undefined && retention < lease) {
     faults.push({ path: 'registry.untaggedRetention', message: 'must not be below registry.lease' })
   }
-  const manifest = get('registry.manifestMaxBytes')
-  if (manifest !== undefined && manifest < MIN_MANIFEST_BYTES) {
-    faults.push({
-      path: 'registry.manifestMaxBytes',
-      message: 'must be 4MiB or more: clients push manifests of that size',
-    })
-  }
 }
 
 function readFile(env: Environment, cwd: string, faults: ConfigFault[]): Map<string, unknown> {
@@ -136,53 +132,73 @@ function readFile(env: Environment, cwd: string, faults: ConfigFault[]): Map<str
   const found = new Map<string, unknown>()
   if (file === undefined || file === '') return found
   try {
-    flatten(parseYaml(readFileSync(resolve(cwd, file), 'utf8')), '', found)
+    const content: unknown = parseYaml(readFileSync(resolve(cwd, file), 'utf8'))
+    if (isSection(content)) flatten(content, '', found)
+    else if (content !== null) faults.push({ path: 'BERTH_CONFIG', message: `${file} must hold sections of settings` })
   } catch (error) {
-    faults.push({
-      path: 'BERTH_CONFIG',
-      message: `${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-    })
+    faults.push({ path: 'BERTH_CONFIG', message: `${file} cannot be read: ${firstLine(error)}` })
   }
   for (const path of found.keys()) {
-    if (!(path in SETTINGS))
-      faults.push({ path, message: `there is no such setting in ${file}; see docs/configuration.md` })
+    if (!(path in SETTINGS)) faults.push({ path, message: unknownSetting(path, PATHS) })
   }
   return found
 }
 
-function flatten(value: unknown, path: string, into: Map<string, unknown>): void {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    if (value !== null || path !== '') into.set(path, value)
-    return
-  }
-  for (const [key, inner] of Object.entries(value)) flatten(inner, path === '' ? key : `${path}.${key}`, into)
+function isSection(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+/** A setting or section without a value, as when all below it is commented out, is not set. */
+function flatten(section: object, prefix: string, into: Map<string, unknown>): void {
+  for (const [key, value] of Object.entries(section)) {
+    const path = `${prefix}${key}`
+    if (isSection(value)) flatten(value, `${path}.`, into)
+    else if (value !== null || !isKnown(path)) into.set(path, value)
+  }
+}
+
+function isKnown(path: string): boolean {
+  return PATHS.some(known => known === path || known.startsWith(`${path}.`))
+}
+
+/** A variable that is empty counts as not set: compose files and charts pass on what they were not given. */
 function readEnvironment(env: Environment, faults: ConfigFault[]): Map<string, unknown> {
   const found = new Map<string, unknown>()
   const known = new Set(['BERTH_CONFIG'])
   for (const path of PATHS) {
     const name = variableOf(path)
     known.add(name)
-    if (env[name] !== undefined) found.set(path, env[name])
+    if (env[name]) found.set(path, env[name])
     if (!('secret' in SETTINGS[path])) continue
     known.add(`${name}_FILE`)
     const file = env[`${name}_FILE`]
-    if (file === undefined) continue
-    if (env[name] !== undefined) faults.push({ path, message: `set ${name} or ${name}_FILE, not both` })
+    if (!file) continue
+    if (env[name]) faults.push({ path, message: `set ${name} or ${name}_FILE, not both` })
     try {
       found.set(path, readFileSync(file, 'utf8').trim())
     } catch (error) {
-      faults.push({
-        path,
-        message: `${name}_FILE cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-      })
+      faults.push({ path, message: `${name}_FILE cannot be read: ${firstLine(error)}` })
     }
   }
-  for (const name of Object.keys(env)) {
-    const ours = name.startsWith('BERTH_') && !name.startsWith('BERTH_TEST_')
-    if (ours && !known.has(name))
-      faults.push({ path: name, message: 'there is no such setting; see docs/configuration.md' })
+  for (const [name, value] of Object.entries(env)) {
+    const isOurs = name.startsWith('BERTH_') && !name.startsWith('BERTH_TEST_')
+    if (!isOurs || !value || known.has(name) || isServiceLink(name, value)) continue
+    faults.push({ path: name, message: unknownSetting(name, [...known]) })
   }
   return found
+}
+
+function isServiceLink(name: string, value: string): boolean {
+  return SERVICE_LINK.test(name) || (name === 'BERTH_PORT' && /^(?:tcp|udp):/.test(value))
+}
+
+function unknownSetting(name: string, known: readonly string[]): string {
+  const nearest = nearestOf(name, known)
+  return nearest === undefined
+    ? 'there is no such setting: docs/configuration.md has all of them'
+    : `there is no such setting; is ${nearest} meant?`
+}
+
+function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split('\n')[0] ?? ''
 }

@@ -1,33 +1,58 @@
-import { isIPv4, isIPv6 } from 'node:net'
+import { BlockList, isIP } from 'node:net'
 import { z } from 'zod'
 
-const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
-const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }
+const SECOND = 1000
+const MINUTE = 60 * SECOND
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: SECOND, m: MINUTE, h: HOUR, d: DAY }
+const SIZE_UNITS: Readonly<Record<string, number>> = { '': 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }
 
-function quantity(units: Readonly<Record<string, number>>, valid: string) {
-  return z.union([z.number(), z.string()]).transform((value, context) => {
-    const match = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(String(value).trim())
-    const unit = match?.[2] === '' ? 1 : units[match?.[2] ?? '']
-    if (match === null || unit === undefined) {
-      context.addIssue({ code: 'custom', message: valid })
-      return z.NEVER
-    }
-    return Math.round(Number(match[1]) * unit)
+interface Bounds {
+  readonly min: string
+  readonly max: string
+}
+
+/** A number with a unit. What the pattern lets through is what the published schema lets through; the bounds are ours. */
+function quantity(units: Readonly<Record<string, number>>, what: string, { min, max }: Bounds) {
+  const names = Object.keys(units).filter(name => name !== '')
+  const unit = '' in units ? `(?:${names.join('|')})?` : `(?:${names.join('|')})`
+  const pattern = new RegExp(String.raw`^\d+(?:\.\d+)? ?${unit}$`)
+  const valid = `must be a ${what}, from ${min} to ${max}`
+  const amountOf = (text: string): number =>
+    Number.parseFloat(text) * (units[text.replace(/^[\d. ]+/, '')] ?? Number.NaN)
+  const [least, most] = [amountOf(min), amountOf(max)]
+  const written = z.string(valid).regex(pattern, valid)
+  const input = '' in units ? z.union([z.int(valid).nonnegative(valid), written], valid) : written
+  return input.transform((value, context) => {
+    const amount = Math.round(amountOf(String(value)))
+    if (amount >= least && amount <= most) return amount
+    context.addIssue({ code: 'custom', message: valid })
+    return z.NEVER
   })
 }
 
-const duration = quantity(DURATION_UNITS, 'must be a duration such as 500ms, 30s, 10m, 24h or 7d')
-const size = quantity(SIZE_UNITS, 'must be a size such as 64MiB or a number of bytes')
-const port = z.coerce
-  .number('must be a port number')
-  .int()
-  .min(0, 'must be 0 to 65535')
-  .max(65_535, 'must be 0 to 65535')
+const duration = (min: string, max: string) =>
+  quantity(DURATION_UNITS, 'duration with its unit, such as 500ms, 30s, 10m, 24h or 7d', { min, max })
+const size = (min: string, max: string) =>
+  quantity(SIZE_UNITS, 'size such as 64MiB, or a number of bytes', { min, max })
+
+/** A whole number, from the environment as text. */
+function whole(min: number, max: number) {
+  const valid = `must be a whole number from ${min} to ${max}`
+  const bounded = z.int(valid).min(min, valid).max(max, valid)
+  const written = z.string(valid).regex(/^\d+$/, valid).transform(Number).pipe(bounded)
+  return z.union([bounded, written], valid)
+}
+
+const port = whole(0, 65_535)
+/** Beyond any clock or timer's reach is a slip of the pen, not a wish. */
+const EVER = '3650d'
 const truth = z.union(
   [z.boolean(), z.enum(['true', 'false']).transform(text => text === 'true')],
   'must be true or false',
 )
-const text = z.string('must be text')
+const text = z.string('must be text').min(1, 'must not be empty')
 
 /** A setting: how it is read, what it is without being set, and what a person is told about it. */
 interface Setting {
@@ -43,29 +68,35 @@ export const SETTINGS = {
   'http.host': { schema: text, initial: '127.0.0.1', about: 'Address to listen on.' },
   'http.port': { schema: port, initial: 5000, about: 'Port to listen on; 0 takes a free one.' },
   'http.idleTimeout': {
-    schema: duration,
+    schema: duration('1s', '1d'),
     initial: '2m',
     about: 'A connection on which nothing moves is closed after this.',
   },
   'http.shutdownTimeout': {
-    schema: duration,
+    schema: duration('0s', '1h'),
     initial: '30s',
     about: 'How long running transfers may go on after SIGTERM.',
   },
   'data.dir': { schema: text, initial: './data', about: 'Where blobs and the embedded index lie.' },
   'database.url': {
-    schema: text.regex(/^postgres(ql)?:\/\//, 'must start with postgres://').optional(),
+    schema: text
+      .regex(/^postgres(ql)?:\/\//, { error: 'must start with postgres://', abort: true })
+      .refine(
+        value => URL.canParse(value),
+        'must be postgres://USER:PASSWORD@HOST:PORT/DATABASE, special characters percent-encoded',
+      )
+      .optional(),
     initial: undefined,
     about: 'Postgres (14 or newer) for the index; without it the index is embedded in the data directory.',
     secret: true,
   },
   'database.poolSize': {
-    schema: z.coerce.number('must be a number').int().min(1).max(500),
+    schema: whole(1, 500),
     initial: 10,
     about: 'Connections to Postgres at most.',
   },
   'database.statementTimeout': {
-    schema: duration,
+    schema: duration('100ms', '1h'),
     initial: '15s',
     about: 'A statement that takes longer is given up.',
   },
@@ -89,31 +120,43 @@ export const SETTINGS = {
   },
   'metrics.enabled': { schema: truth, initial: true, about: 'Whether /metrics is served.' },
   'metrics.host': { schema: text, initial: '127.0.0.1', about: 'Address of the metrics port.' },
-  'metrics.port': { schema: port, initial: 5001, about: 'Port of /metrics; 0 takes a free one.' },
+  'metrics.port': {
+    schema: port,
+    initial: 5001,
+    about: 'Port of /metrics; 0 takes a free one. One that is taken is warned of, not fatal.',
+  },
   'registry.lease': {
-    schema: duration,
+    schema: duration('1ms', EVER),
     initial: '24h',
     about: 'How long content reported present to a pusher is kept at least (half of it is promised).',
   },
   'registry.untaggedRetention': {
-    schema: duration,
+    schema: duration('1ms', EVER),
     initial: '7d',
     about: 'How long content that lost its last tag stays; never below registry.lease.',
   },
   'registry.uploadExpiry': {
-    schema: duration,
+    schema: duration('1ms', EVER),
     initial: '24h',
     about: 'An upload session nobody writes to ends after this.',
   },
   'registry.trashGrace': {
-    schema: duration,
+    schema: duration('1ms', EVER),
     initial: '7d',
     about: 'How long bytes that nothing names stay before they are deleted.',
   },
-  'registry.eventRetention': { schema: duration, initial: '7d', about: 'Events older than this are removed.' },
-  'registry.manifestMaxBytes': { schema: size, initial: '8MiB', about: 'Largest manifest accepted; at least 4MiB.' },
+  'registry.eventRetention': {
+    schema: duration('1ms', EVER),
+    initial: '7d',
+    about: 'Events older than this are removed.',
+  },
+  'registry.manifestMaxBytes': {
+    schema: size('4MiB', '64MiB'),
+    initial: '8MiB',
+    about: 'Largest manifest accepted; clients push manifests of up to 4MiB.',
+  },
   'registry.tagListMax': {
-    schema: z.coerce.number('must be a number').int().min(100).max(100_000),
+    schema: whole(100, 100_000),
     initial: 10_000,
     about: 'Tags in one page of a list at most.',
   },
@@ -132,7 +175,11 @@ export const SETTINGS = {
     initial: false,
     about: 'Allow deleting a manifest that an index names.',
   },
-  'storage.uploadMemory': { schema: size, initial: '64MiB', about: 'Memory of all transfer buffers together.' },
+  'storage.uploadMemory': {
+    schema: size('4MiB', '16GiB'),
+    initial: '64MiB',
+    about: 'Memory of all transfer buffers together.',
+  },
 } as const satisfies Record<string, Setting>
 
 /** A path of {@link SETTINGS}. */
@@ -143,12 +190,12 @@ export function variableOf(path: string): string {
   return `BERTH_${path.replaceAll('.', '_').replaceAll(/([a-z])([A-Z])/g, '$1_$2')}`.toUpperCase()
 }
 
-/** Whether an address can only be reached from this machine. */
+const LOOPBACK = new BlockList()
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4')
+LOOPBACK.addAddress('::1', 'ipv6')
+
+/** Whether an address can only be reached from this machine; of host names, only `localhost`. */
 export function isLoopback(host: string): boolean {
-  return (
-    host === 'localhost' ||
-    host === '::1' ||
-    (isIPv4(host) && host.startsWith('127.')) ||
-    (isIPv6(host) && host === '0:0:0:0:0:0:0:1')
-  )
+  const family = isIP(host)
+  return family === 0 ? host === 'localhost' : LOOPBACK.check(host, family === 4 ? 'ipv4' : 'ipv6')
 }

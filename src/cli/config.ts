@@ -2,6 +2,13 @@ import { z } from 'zod'
 import { loadConfig } from '../config.ts'
 import { SETTINGS, variableOf } from '../settings.ts'
 
+export const CONFIG_HELP = `berth config check | schema | docs
+
+  check     reads the settings and shows every fault; ends with 0 when there is none, else with 78
+  schema    prints the JSON schema of the YAML file
+  docs      prints the reference of the settings in Markdown
+`
+
 /** `berth config check | schema | docs`. @throws ConfigError from `check`. */
 export function configVerb(verb: string | undefined): number {
   switch (verb) {
@@ -16,21 +23,21 @@ export function configVerb(verb: string | undefined): number {
       process.stdout.write(settingsTable())
       return 0
     default:
-      process.stderr.write('berth config check | schema | docs\n')
+      process.stderr.write(CONFIG_HELP)
       return 64
   }
 }
 
 /** The JSON schema of the YAML file. */
 export function settingsSchema(): string {
-  const sections: Record<string, { type: 'object'; additionalProperties: false; properties: Record<string, unknown> }> =
-    {}
+  const sections: Record<string, Record<string, unknown> & { properties: Record<string, unknown> }> = {}
   for (const [path, setting] of Object.entries(SETTINGS)) {
-    const [section = '', key = ''] = path.split('.')
-    sections[section] ??= { type: 'object', additionalProperties: false, properties: {} }
+    const [name = '', key = ''] = path.split('.')
+    // A section whose lines are all commented out is null.
+    const section = (sections[name] ??= { type: ['object', 'null'], additionalProperties: false, properties: {} })
     const { $schema: _, ...schema } = z.toJSONSchema(setting.schema, { io: 'input' })
     const initial = setting.initial === undefined ? {} : { default: setting.initial }
-    sections[section].properties[key] = { ...schema, description: setting.about, ...initial }
+    section.properties[key] = { ...schema, description: setting.about, ...initial }
   }
   const schema = {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
@@ -52,6 +59,7 @@ export function settingsTable(): string {
     '# Settings',
     '',
     'Each can stand in the YAML file that `BERTH_CONFIG` names (sections as nested keys) or in the environment, which wins.',
+    'A variable that is empty counts as not set. `NAME_FILE` names a file that holds the value, for secrets.',
     'Durations are like `500ms`, `30s`, `24h`, `7d`, sizes like `64MiB`. This page is printed by `berth config docs`;',
     'the schema of the file is [config.schema.json](config.schema.json). `berth config check` shows every fault at once.',
     '',

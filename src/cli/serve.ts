@@ -1,30 +1,58 @@
-import { loadConfig } from '../config.ts'
+import { constants } from 'node:os'
+import { type Config, loadConfig } from '../config.ts'
 import { serve } from '../server.ts'
 
-/** Runs the registry until SIGTERM or SIGINT; a second signal ends it at once. */
+export const SERVE_HELP = `berth serve: runs the registry until SIGTERM or SIGINT.
+
+Requests that are running then may finish within http.shutdownTimeout; a second signal ends the process at once.
+`
+/** A terminal's Ctrl-C reaches this process and what started it, which passes it on: that is one signal, not two. */
+const SAME_SIGNAL_MS = 500
+
+/** Runs the registry until SIGTERM or SIGINT; a second signal ends it at once. @throws ConfigError, and what {@link serve} throws. */
 export async function serveVerb(): Promise<number> {
   const config = loadConfig(process.env, process.cwd())
+  const stop = stopSignal()
   const server = await serve(config)
-  if (process.stdout.isTTY) {
-    const host = new URL(server.url).host
-    process.stdout.write(
-      `\nBerth listens on ${server.url}, data in ${config.data.dir}\n` +
-        (config.database.url === undefined
-          ? 'The index is embedded: it survives the death of the process; after a power cut, what the disk had of it counts.\n'
-          : '') +
-        `\nPush a first image:\n  docker tag IMAGE ${host}/hello:1\n  docker push ${host}/hello:1\n\n`,
-    )
-  }
-  await stopSignal()
-  process.once('SIGTERM', () => process.exit(1))
-  process.once('SIGINT', () => process.exit(1))
+  // Standard output is the log's.
+  process.stderr.write(welcome(config, server.url))
+  await stop
   await server.close()
   return 0
 }
 
+/** What a newcomer has to know: address, data, promise, and how to push. */
+export function welcome(config: Config, url: string): string {
+  const { hostname, port } = new URL(url)
+  const host = `${hostname === '0.0.0.0' || hostname === '[::]' ? '127.0.0.1' : hostname}:${port}`
+  const index =
+    config.database.url === undefined
+      ? `embedded, in the same directory, for one process at a time.
+           What was acknowledged is synced to the disk: it survives a crash and, on a disk that
+           keeps what it confirmed, a power cut.`
+      : 'the Postgres of database.url'
+  return `
+Berth listens on ${url}
+  data     ${config.data.dir}
+  index    ${index}
+
+Push a first image:
+  docker tag IMAGE ${host}/hello:1
+  docker push ${host}/hello:1
+
+`
+}
+
+/** Resolves at the first signal; the next one ends the process. */
 async function stopSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
-  process.once('SIGTERM', () => resolve())
-  process.once('SIGINT', () => resolve())
+  let firstAt: number | undefined
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      firstAt ??= performance.now()
+      if (performance.now() - firstAt > SAME_SIGNAL_MS) process.exit(128 + constants.signals[signal])
+      resolve()
+    })
+  }
   await promise
 }

@@ -2,24 +2,26 @@
 export interface Job {
   readonly name: string
   readonly everyMs: number
-  readonly run: () => Promise<unknown>
+  /** Long work ends early, by an error, when `signal` fires: what it has committed stays done. */
+  readonly run: (signal: AbortSignal) => Promise<unknown>
 }
 
-/** Running jobs; `stop` resolves when the one under way has ended. */
+/** Running jobs; `stop` tells those under way to end and resolves when they have. */
 export interface Schedule {
   stop(): Promise<void>
 }
 
 /** Runs each job again and again, never twice at once in this process; a failure is reported and the next turn tries again. */
 export function startJobs(jobs: readonly Job[], onError: (job: string, error: unknown) => void): Schedule {
+  const stopping = new AbortController()
   const running = new Set<Promise<void>>()
   const busy = new Set<string>()
   const timers = jobs.map(job => {
     const turn = async (): Promise<void> => {
       try {
-        await job.run()
+        await job.run(stopping.signal)
       } catch (error) {
-        onError(job.name, error)
+        if (!stopping.signal.aborted) onError(job.name, error)
       } finally {
         busy.delete(job.name)
       }
@@ -35,6 +37,7 @@ export function startJobs(jobs: readonly Job[], onError: (job: string, error: un
   })
   return {
     async stop() {
+      stopping.abort()
       for (const timer of timers) clearInterval(timer)
       await Promise.all(running)
     },

@@ -23,12 +23,19 @@ export interface Database extends Queryable {
    * @throws DatabaseUnavailable when the server cannot be reached or does not answer in time.
    */
   transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T>
+  /** How busy it is now: connections open, those at work, and callers that wait for one. */
+  load(): { readonly open: number; readonly busy: number; readonly waiting: number }
   close(): Promise<void>
 }
 
 /** The index cannot be reached or does not answer in time; a later try may succeed. After an error at COMMIT the outcome is unknown. */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
+}
+
+/** The index is there but this program cannot use it; the message says why and what to do. A later try is no better. */
+export class IndexUnusable extends Error {
+  override readonly name = 'IndexUnusable'
 }
 
 /** The SQLSTATE of an error of either driver, or undefined. */

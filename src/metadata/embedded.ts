@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { Worker } from 'node:worker_threads'
-import { type Database, DatabaseUnavailable, type Row, type Transaction, sqlState } from './database.ts'
+import { type Database, DatabaseUnavailable, IndexUnusable, type Row, type Transaction, sqlState } from './database.ts'
 import type { WorkerAnswer, WorkerRequest } from './embedded-worker.ts'
 import { OpenTransaction, retryLostRaces } from './transactions.ts'
 
@@ -29,7 +29,7 @@ const CHECKPOINT_TURNS = 1_000
 /**
  * Opens Postgres compiled to WebAssembly on a directory, in a worker thread. One process at a time: the lock beside the
  * directory dies with its holder. A commit is on the disk when it is acknowledged, as it is with a server.
- * @throws Error where another process has the directory open.
+ * @throws IndexUnusable where another process has the directory open.
  */
 export async function openEmbedded(options: EmbeddedOptions): Promise<Database> {
   const directory = resolve(options.directory)
@@ -62,9 +62,19 @@ function lockDirectory(path: string): DatabaseSync {
     lock.exec('begin exclusive')
   } catch (cause) {
     lock.close()
-    throw new Error(`another process has this data directory open (${path})`, { cause })
+    if (!isBusy(cause)) throw cause
+    throw new IndexUnusable(
+      `another process has the data directory ${dirname(path)} open: stop it, or set BERTH_DATA_DIR to another one, ` +
+        'or give both processes one Postgres by BERTH_DATABASE_URL',
+      { cause },
+    )
   }
   return lock
+}
+
+/** Whether SQLite says that another holds the lock (SQLITE_BUSY). */
+function isBusy(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && error.errcode === 5
 }
 
 /** Makes the data directory where there is none, beside its place: a directory that is there is whole. */
@@ -166,6 +176,8 @@ class Embedded implements Database {
   #engine: Engine
   #isClosed = false
   #turns = 0
+  /** Callers that have a turn or wait for one. */
+  #callers = 0
   /** Transactions and single queries take turns: the engine has one session, so nothing may run inside another's transaction. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -191,6 +203,11 @@ class Embedded implements Database {
 
   async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
     return await retryLostRaces(() => this.#inTurn(engine => this.#attempt(engine, work)))
+  }
+
+  load(): ReturnType<Database['load']> {
+    const busy = Math.min(this.#callers, 1)
+    return { open: 1, busy, waiting: this.#callers - busy }
   }
 
   async close(): Promise<void> {
@@ -235,7 +252,12 @@ class Embedded implements Database {
       () => this.#checkpoint(),
       () => undefined,
     )
-    return await mine
+    this.#callers++
+    try {
+      return await mine
+    } finally {
+      this.#callers--
+    }
   }
 
   /** The engine, started again where it ended. */

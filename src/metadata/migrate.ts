@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFile, readdir } from 'node:fs/promises'
-import type { Database, Transaction } from './database.ts'
+import { type Database, IndexUnusable, type Transaction } from './database.ts'
 
 const MIGRATIONS = new URL('../../migrations/', import.meta.url)
 /** Any number will do, as long as every process takes the same. */
@@ -18,7 +18,7 @@ interface Migration {
  * Brings the schema up to date, forward only, one transaction a migration under an advisory lock: any number of
  * processes may call it at once. A newer schema is accepted, unless `schema_requirement` names a number above the
  * highest migration this program has.
- * @throws Error where an applied migration is not the one this program has, or the schema says the program is too old.
+ * @throws IndexUnusable where an applied migration is not the one this program has, or the schema says the program is too old.
  */
 export async function migrate(db: Database, directory: URL = MIGRATIONS): Promise<{ readonly applied: string[] }> {
   const migrations = await readMigrations(directory)
@@ -66,7 +66,9 @@ async function refuseTooOld(tx: Transaction, migrations: readonly Migration[]): 
   const newest = migrations.at(-1)?.number ?? 0
   const needed = requirement?.minimum_version ?? 0
   if (needed > newest) {
-    throw new Error(`this program is too old for the index: it knows migration ${newest}, the index needs ${needed}`)
+    throw new IndexUnusable(
+      `this version is too old for the index: it knows migration ${newest}, the index needs ${needed}; run the newer version`,
+    )
   }
 }
 
@@ -78,7 +80,9 @@ async function apply(tx: Transaction, migration: Migration): Promise<boolean> {
   ])
   if (known !== undefined) {
     if (known.checksum === migration.checksum) return false
-    throw new Error(`migration ${migration.name} is not the one that was applied to this index`)
+    throw new IndexUnusable(
+      `migration ${migration.name} is not the one that was applied to this index: run the version that made it, or a later one`,
+    )
   }
   await tx.script(migration.script)
   await tx.query('insert into schema_migration (number, name, checksum) values ($1, $2, $3)', [

@@ -1,6 +1,14 @@
 import { createHash } from 'node:crypto'
 import pg from 'pg'
-import { type Database, DatabaseUnavailable, type Row, type Transaction, sqlState } from './database.ts'
+import {
+  type Database,
+  DatabaseUnavailable,
+  IndexUnusable,
+  type Queryable,
+  type Row,
+  type Transaction,
+  sqlState,
+} from './database.ts'
 import { OpenTransaction, retryLostRaces } from './transactions.ts'
 
 /** How to reach a Postgres server (14 or newer). */
@@ -49,6 +57,16 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   pool.on('error', error => log?.warn({ err: error }, 'an idle connection to the index was lost'))
   pool.on('connect', client => client.on('error', () => undefined))
   return new Postgres(pool)
+}
+
+const OLDEST_SERVER = 14
+
+/** @throws IndexUnusable where the server is older than our statements can rely on. */
+export async function refuseOldServer(db: Queryable): Promise<void> {
+  const [row] = await db.query<{ version: string }>(`select current_setting('server_version') as version`)
+  const version = row?.version ?? 'unknown'
+  if (Number.parseInt(version, 10) >= OLDEST_SERVER) return
+  throw new IndexUnusable(`this is Postgres ${version}: Berth needs ${OLDEST_SERVER} or newer`)
 }
 
 function parserOf(oid: number, format?: 'text' | 'binary'): (value: string) => unknown {
@@ -102,6 +120,11 @@ class Postgres implements Database {
     } finally {
       client.release(broken)
     }
+  }
+
+  load(): ReturnType<Database['load']> {
+    const { totalCount: open, idleCount, waitingCount: waiting } = this.#pool
+    return { open, busy: open - idleCount, waiting }
   }
 
   async close(): Promise<void> {

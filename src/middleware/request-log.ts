@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Middleware } from 'koa'
+import type { Context, Middleware } from 'koa'
 
 /** One finished request. `durationMs` in milliseconds, `bytes` of the response body, `received` of the request's. */
 export interface RequestRecord {
@@ -25,6 +25,12 @@ const REQUEST_ID = /^[A-Za-z0-9._-]{8,128}$/
 /** The status logged for a client that left before its answer. */
 const CLIENT_CLOSED = 499
 
+/** The pattern the router found, never the path itself. */
+function routeOf(ctx: Context): string {
+  const { _matchedRoute: route } = ctx as { _matchedRoute?: unknown }
+  return typeof route === 'string' ? route : 'none'
+}
+
 /** Gives each request an id, and tells `observe` once it is over. */
 export function requestLog(observe: RequestObserver): Middleware {
   return async (ctx, next) => {
@@ -44,7 +50,7 @@ export function requestLog(observe: RequestObserver): Middleware {
         requestId,
         method: ctx.method,
         path: ctx.path,
-        route: ctx.state['route'] ?? 'none',
+        route: routeOf(ctx),
         status: aborted && !ctx.res.headersSent ? CLIENT_CLOSED : ctx.res.statusCode,
         bytes: socket.bytesWritten - writtenBefore,
         received: socket.bytesRead - readBefore,

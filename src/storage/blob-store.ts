@@ -77,5 +77,7 @@ export interface BlobStore {
   delete(keys: readonly StorageKey[]): Promise<void>
   /** Every key in the store, finished (`state: undefined`) or not, for reconciling; never used by a request. */
   list(): AsyncIterable<{ readonly key: StorageKey; readonly finished: boolean; readonly modified: Date }>
+  /** Whether the store can be read and written now, without listing anything. @throws StoreUnavailable */
+  check(): Promise<void>
   close(): Promise<void>
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { mkdir, rename, type FileHandle } from 'node:fs/promises'
+import { access, mkdir, rename, type FileHandle } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import {
@@ -233,6 +233,13 @@ class FilesystemStore implements BlobStore {
     for await (const shard of entries(this.#blobs)) {
       if (/^[0-9a-f]{2}$/.test(shard)) yield* keysIn(join(this.#blobs, shard), true)
     }
+  }
+
+  async check(): Promise<void> {
+    const { R_OK, W_OK, X_OK } = constants
+    await guarded(async () => {
+      for (const directory of [this.#blobs, this.#uploads]) await access(directory, R_OK | W_OK | X_OK)
+    })
   }
 
   async close(): Promise<void> {}

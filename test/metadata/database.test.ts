@@ -216,8 +216,8 @@ void describe('the embedded driver', () => {
     const openElsewhere = (): Promise<unknown> =>
       promisify(execFile)(process.execPath, ['--input-type=module', '--eval', open])
     try {
-      await assert.rejects(openElsewhere(), /another process has this data directory open/)
-      await assert.rejects(openEmbedded({ directory }), /another process has this data directory open/)
+      await assert.rejects(openElsewhere(), /another process has the data directory .* open/)
+      await assert.rejects(openEmbedded({ directory }), /another process has the data directory .* open/)
       await db.close()
       await openElsewhere()
     } finally {
