@@ -52,7 +52,7 @@ const truth = z.union(
   [z.boolean(), z.enum(['true', 'false']).transform(text => text === 'true')],
   'must be true or false',
 )
-const text = z.string('must be text').min(1, 'must not be empty')
+const text = z.string('must be text').min(1, { error: 'must not be empty', abort: true })
 
 /** A setting: how it is read, what it is without being set, and what a person is told about it. */
 interface Setting {
