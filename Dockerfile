@@ -17,6 +17,6 @@ COPY src ./src
 USER node
 VOLUME /var/lib/berth
 EXPOSE 5000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 CMD ["node", "bin/berth.js", "health"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["node", "bin/berth.js", "health"]
 ENTRYPOINT ["node", "bin/berth.js"]
 CMD ["serve"]
