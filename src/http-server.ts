@@ -1,6 +1,7 @@
 import { type IncomingMessage, type RequestListener, type ServerResponse, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { type RefusalObserver, answerRefusals } from './middleware/refusals.ts'
 
 /** A listening address and its requests. */
 export interface HttpServer {
@@ -22,12 +23,19 @@ export interface HttpServerOptions {
   readonly idleTimeoutMs: number
   /** Resolves when it uses nothing of the request any more; where it rejects, the connection is cut. */
   readonly handle: (req: IncomingMessage, res: ServerResponse) => Promise<unknown>
+  /** Told of what was refused before it was a request. */
+  readonly onRefusal: RefusalObserver
 }
 
 /** Go clients keep idle connections for up to 120 s; ours must outlive theirs, or a request meets a closing socket. */
 const KEEP_ALIVE_MS = 150_000
-/** A Range of 1,024 parts is 20 KB of header. */
-const MAX_HEADER_BYTES = 64 * 1024
+const HTTP_OPTIONS = {
+  keepAliveTimeout: KEEP_ALIVE_MS,
+  /** A Range of 1,024 parts is 20 KB of header. */
+  maxHeaderSize: 64 * 1024,
+  /** A request without Host is refused by the application, with the protocol's error body. */
+  requireHostHeader: false,
+}
 /** How long handlers may take to notice that their connection was cut. */
 const UNWIND_MS = 15_000
 
@@ -45,7 +53,8 @@ export async function listen(options: HttpServerOptions): Promise<HttpServer> {
     // An answer whose head was sent before the closing began could not say that its connection ends.
     res.once('close', () => isClosing && setImmediate(() => server.closeIdleConnections()))
   }
-  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, keepAliveTimeout: KEEP_ALIVE_MS }, onRequest)
+  const server = createServer(HTTP_OPTIONS, onRequest)
+  answerRefusals(server, options.onRefusal)
   // A push of many gigabytes over a thin line is no fault; a peer that sends nothing is.
   server.requestTimeout = 0
   server.setTimeout(options.idleTimeoutMs)

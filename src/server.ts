@@ -20,6 +20,7 @@ import { releaseAllUploads } from './metadata/uploads.ts'
 import { meteredDatabase } from './metrics/metered-database.ts'
 import { meteredRegistry, meteredStore } from './metrics/metered-registry.ts'
 import { type Metrics, createMetrics } from './metrics/metrics.ts'
+import type { RefusalObserver } from './middleware/refusals.ts'
 import type { RequestRecord } from './middleware/request-log.ts'
 import { type Registry, createRegistry } from './registry/registry.ts'
 import type { BlobStore } from './storage/blob-store.ts'
@@ -66,7 +67,8 @@ export async function serve(config: Config): Promise<RunningServer> {
       ready: () => isReady(db, store, log),
     })
     const { host, port, idleTimeoutMs, shutdownTimeoutMs } = config.http
-    const server = await listen({ host, port, idleTimeoutMs, handle: app.callback() })
+    const onRefusal: RefusalObserver = refusal => log.info(refusal, 'request refused')
+    const server = await listen({ host, port, idleTimeoutMs, handle: app.callback(), onRefusal })
     opened.defer(() => server.close(shutdownTimeoutMs))
     const { url } = server
     log.info({ url, metricsUrl, dataDir: config.data.dir, index: db.driver, version: VERSION }, 'listening')
@@ -131,7 +133,8 @@ async function serveMetrics(
     else res.setHeader('Content-Type', metrics.contentType).end(await metrics.render())
   }
   try {
-    const server = await listen({ host, port, idleTimeoutMs: MINUTE_MS, handle })
+    const onRefusal: RefusalObserver = refusal => log.debug(refusal, 'request for metrics refused')
+    const server = await listen({ host, port, idleTimeoutMs: MINUTE_MS, handle, onRefusal })
     opened.defer(() => server.close(0))
     return `${server.url}/metrics`
   } catch (err) {

@@ -19,7 +19,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   routes: ['oci', 'registry', 'auth', 'middleware'],
   'app.ts': ['oci', 'middleware', 'routes', 'registry'],
   metrics: ['oci', 'middleware', 'registry', 'metadata', 'storage'],
-  'http-server.ts': [],
+  'http-server.ts': ['middleware'],
   'log.ts': [],
   'version.ts': [],
   'settings.ts': [],
