@@ -1,6 +1,7 @@
 import type { Digest } from '../oci/digest.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { LostRace, type Queryable, type Transaction } from './database.ts'
+import { type Placed, inPlace } from './look-up.ts'
 import { markUnlinked } from './sweep.ts'
 
 /** A blob as one repository sees it. */
@@ -14,23 +15,34 @@ export interface LinkedBlob {
   readonly leased: boolean
 }
 
-/** The blob under that digest if the repository links it; `leaseMs` is what `leased` is measured against. */
-export async function findLinkedBlob(
+/** Which blob of which repository. */
+export interface BlobKey {
+  readonly repository: RepositoryName
+  readonly digest: Digest
+}
+
+/**
+ * The blobs under these digests that their repositories link, in the order of `keys`, undefined where there is none; one
+ * statement. `leaseMs` is what `leased` is measured against.
+ */
+export async function findLinkedBlobs(
   db: Queryable,
-  repository: RepositoryName,
-  digest: Digest,
+  keys: readonly BlobKey[],
   leaseMs: number,
-): Promise<LinkedBlob | undefined> {
-  const rows = await db.query<LinkedBlob>(
-    `select l.repository_id, l.blob_id, b.size, b.store, b.storage_key,
+): Promise<(LinkedBlob | undefined)[]> {
+  // The limits keep the way to each row one of index look-ups, whatever the planner believes about the tables.
+  const rows = await db.query<LinkedBlob & Placed>(
+    `select k.place::int, l.repository_id, l.blob_id, l.size, l.store, l.storage_key,
             l.lease_until >= clock_timestamp() + $3 * interval '1 millisecond' / 2 as leased
-       from repository r
-       join repository_blob l on l.repository_id = r.id
-       join blob b on b.id = l.blob_id
-      where r.name = $1 and r.deleted_at is null and l.digest = $2 and b.damaged_at is null`,
-    [repository, digest, leaseMs],
+       from unnest($1::text[], $2::text[]) with ordinality as k (repository, digest, place)
+      cross join lateral (select id from repository where name = k.repository and deleted_at is null limit 1) r
+      cross join lateral (
+        select x.repository_id, x.blob_id, x.lease_until, b.size, b.store, b.storage_key
+          from repository_blob x join blob b on b.id = x.blob_id
+         where x.repository_id = r.id and x.digest = k.digest and b.damaged_at is null limit 1) l`,
+    [keys.map(key => key.repository), keys.map(key => key.digest), leaseMs],
   )
-  return rows[0]
+  return inPlace(rows, keys.length)
 }
 
 /** Gives a link a full lease. False when the link is gone. */

@@ -1,6 +1,7 @@
 import type { Digest } from '../oci/digest.ts'
 import type { Reference, RepositoryName } from '../oci/name.ts'
 import type { Queryable, Transaction } from './database.ts'
+import { type Placed, inPlace } from './look-up.ts'
 
 /** A visible manifest, without its payload. */
 export interface ManifestRow {
@@ -12,31 +13,41 @@ export interface ManifestRow {
   readonly leased: boolean
 }
 
-const COLUMNS = `m.id, m.repository_id, m.digest, m.media_type, m.size,
-  m.lease_until >= clock_timestamp() + $3 * interval '1 millisecond' / 2 as leased`
+/** Which manifest of which repository. */
+export interface ManifestKey {
+  readonly repository: RepositoryName
+  readonly reference: Reference
+}
 
-/** The visible manifest that a tag or digest names; `leaseMs` is what `leased` is measured against. */
-export async function findManifest(
+/**
+ * The visible manifests that tags or digests name, in the order of `keys`, undefined where there is none; one statement.
+ * `leaseMs` is what `leased` is measured against.
+ */
+export async function findManifests(
   db: Queryable,
-  repository: RepositoryName,
-  reference: Reference,
+  keys: readonly ManifestKey[],
   leaseMs: number,
-): Promise<ManifestRow | undefined> {
-  const rows =
-    reference.tag === undefined
-      ? await db.query<ManifestRow>(
-          `select ${COLUMNS} from repository r join manifest m on m.repository_id = r.id
-            where r.name = $1 and r.deleted_at is null and m.digest = $2 and m.deleted_at is null`,
-          [repository, reference.digest, leaseMs],
-        )
-      : await db.query<ManifestRow>(
-          `select ${COLUMNS} from repository r
-             join tag t on t.repository_id = r.id
-             join manifest m on m.id = t.manifest_id
-            where r.name = $1 and r.deleted_at is null and t.name = $2 and m.deleted_at is null`,
-          [repository, reference.tag, leaseMs],
-        )
-  return rows[0]
+): Promise<(ManifestRow | undefined)[]> {
+  // The limits keep the way to each row one of index look-ups, whatever the planner believes about the tables.
+  const rows = await db.query<ManifestRow & Placed>(
+    `select k.place::int, m.id, m.repository_id, m.digest, m.media_type, m.size,
+            m.lease_until >= clock_timestamp() + $4 * interval '1 millisecond' / 2 as leased
+       from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k (repository, tag, digest, place)
+      cross join lateral (select id from repository where name = k.repository and deleted_at is null limit 1) r
+      cross join lateral (
+        (select x.* from tag t join manifest x on x.id = t.manifest_id
+          where t.repository_id = r.id and t.name = k.tag and x.deleted_at is null limit 1)
+        union all
+        (select x.* from manifest x
+          where x.repository_id = r.id and x.digest = k.digest and x.deleted_at is null limit 1)) m`,
+    [
+      keys.map(key => key.repository),
+      keys.map(key => key.reference.tag ?? null),
+      keys.map(key => key.reference.digest ?? null),
+      leaseMs,
+    ],
+  )
+  return inPlace(rows, keys.length)
 }
 
 /** The bytes of a manifest; they never change under one id. */

@@ -4,6 +4,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import * as blobs from '../metadata/blobs.ts'
 import { sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
+import { LookUp } from '../metadata/look-up.ts'
 import { findRepository, holdRepository } from '../metadata/repositories.ts'
 import type { StorageKey } from '../storage/blob-store.ts'
 import type { Caller, RegistryContext } from './context.ts'
@@ -14,18 +15,30 @@ export interface BlobInfo {
   readonly key: StorageKey
 }
 
+/** Finds linked blobs, many with one statement. */
+export type BlobLookUp = LookUp<blobs.BlobKey, blobs.LinkedBlob>
+
+/** Opens the look-up of blobs that {@link statBlob} asks. */
+export function openBlobLookUp({ db, lifetimes }: RegistryContext): BlobLookUp {
+  return new LookUp(
+    keys => blobs.findLinkedBlobs(db, keys, lifetimes.leaseMs),
+    ({ repository, digest }) => `${repository} ${digest}`,
+  )
+}
+
 /**
  * The blob under `digest` in a repository. To a caller who may push, the answer is a promise of at least half a lease.
  * @throws RegistryError BLOB_UNKNOWN.
  */
 export async function statBlob(
   context: RegistryContext,
+  lookUp: BlobLookUp,
   name: RepositoryName,
   digest: Digest,
   caller: Caller,
 ): Promise<BlobInfo> {
   const { leaseMs } = context.lifetimes
-  const blob = await blobs.findLinkedBlob(context.db, name, digest, leaseMs)
+  const blob = await lookUp.find({ repository: name, digest })
   if (blob !== undefined) {
     const promised =
       !caller.mayPush ||

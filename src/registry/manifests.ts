@@ -6,6 +6,7 @@ import type { Reference, RepositoryName, Tag } from '../oci/name.ts'
 import { holdLinks } from '../metadata/blobs.ts'
 import type { Transaction } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
+import { LookUp } from '../metadata/look-up.ts'
 import * as manifests from '../metadata/manifests.ts'
 import { findRepository, holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { pointTag, removeTag, removeTagsOf, serialiseTag } from '../metadata/tags.ts'
@@ -20,18 +21,30 @@ export interface ManifestInfo {
   readonly size: number
 }
 
+/** Finds visible manifests, many with one statement. */
+export type ManifestLookUp = LookUp<manifests.ManifestKey, manifests.ManifestRow>
+
+/** Opens the look-up of manifests that {@link statManifest} asks. */
+export function openManifestLookUp({ db, lifetimes }: RegistryContext): ManifestLookUp {
+  return new LookUp(
+    keys => manifests.findManifests(db, keys, lifetimes.leaseMs),
+    ({ repository, reference }) => `${repository} ${reference.tag ?? reference.digest}`,
+  )
+}
+
 /**
  * The manifest a tag or digest names. To a caller who may push, the answer is a promise of at least half a lease.
  * @throws RegistryError MANIFEST_UNKNOWN.
  */
 export async function statManifest(
   context: RegistryContext,
+  lookUp: ManifestLookUp,
   name: RepositoryName,
   reference: Reference,
   caller: Caller,
 ): Promise<ManifestInfo> {
   const { leaseMs } = context.lifetimes
-  const row = await manifests.findManifest(context.db, name, reference, leaseMs)
+  const row = await lookUp.find({ repository: name, reference })
   if (row !== undefined) {
     const promised =
       !caller.mayPush ||

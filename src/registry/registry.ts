@@ -37,8 +37,10 @@ export interface Registry {
 export function createRegistry(context: RegistryContext): Registry {
   const uploads = new Uploads(context)
   const payloads = new PayloadCache()
+  const manifestLookUp = manifests.openManifestLookUp(context)
+  const blobLookUp = blobs.openBlobLookUp(context)
   return {
-    statBlob: (...args) => blobs.statBlob(context, ...args),
+    statBlob: (...args) => blobs.statBlob(context, blobLookUp, ...args),
     sendBlob: (...args) => context.store.send(...args),
     mountBlob: mount => blobs.mountBlob(context, mount),
     deleteBlob: (...args) => blobs.deleteBlob(context, ...args),
@@ -47,7 +49,7 @@ export function createRegistry(context: RegistryContext): Registry {
     appendUpload: (...args) => uploads.append(...args),
     finishUpload: (...args) => uploads.finish(...args),
     cancelUpload: target => uploads.cancel(target),
-    statManifest: (...args) => manifests.statManifest(context, ...args),
+    statManifest: (...args) => manifests.statManifest(context, manifestLookUp, ...args),
     readManifest: manifest => payloads.get(manifest.id, () => manifests.readManifest(context, manifest)),
     pushManifest: (...args) => manifests.pushManifest(context, ...args),
     deleteManifest: (...args) => manifests.deleteManifest(context, ...args),

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Digest, type DigestAlgorithm, algorithmOf, digestOf } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { findLinkedBlob, holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
+import { findLinkedBlobs, holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
@@ -122,7 +122,8 @@ export class Uploads {
 
   async #isLinked(name: RepositoryName, digest: Digest): Promise<boolean> {
     const { db, lifetimes } = this.#context
-    return (await findLinkedBlob(db, name, digest, lifetimes.leaseMs)) !== undefined
+    const [blob] = await findLinkedBlobs(db, [{ repository: name, digest }], lifetimes.leaseMs)
+    return blob !== undefined
   }
 
   /** Ends a session and forgets its bytes. @throws RegistryError BLOB_UPLOAD_UNKNOWN. */
