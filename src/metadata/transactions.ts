@@ -1,17 +1,21 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Row, type Transaction, sqlState } from './database.ts'
+import { DatabaseUnavailable, type Row, type Transaction, sqlState } from './database.ts'
 
 const ATTEMPTS = 5
 const BACKOFF_MS = 10
 
-/** Runs `attempt` again where it lost a race against another transaction (40001, 40P01). */
+/**
+ * Runs `attempt` again where it lost a race against another transaction (40001, 40P01).
+ * @throws DatabaseUnavailable where it lost every time; what else `attempt` throws as it is.
+ */
 export async function retryLostRaces<T>(attempt: () => Promise<T>): Promise<T> {
   for (let count = 1; ; count++) {
     try {
       return await attempt()
     } catch (error) {
       const state = sqlState(error)
-      if ((state !== '40001' && state !== '40P01') || count === ATTEMPTS) throw error
+      if (state !== '40001' && state !== '40P01') throw error
+      if (count === ATTEMPTS) throw new DatabaseUnavailable('the transaction lost every race', { cause: error })
       await delay(Math.random() * BACKOFF_MS * 2 ** count)
     }
   }
