@@ -155,22 +155,23 @@ export async function insertChildEdges(
 }
 
 /**
- * Locks, in the order of their ids, what a push will write to: the manifest of that digest where it is there already,
- * and those that the tags (whose writers wait for each other by now) point to.
+ * Locks, in the order of their ids, what a change of tags will write to: those that the tags (whose writers wait for each
+ * other by now) point to, and the manifest of that digest where it is there already.
  */
-export async function lockPushed(
+export async function lockTargets(
   tx: Transaction,
   repositoryId: number,
-  digest: Digest,
+  digest: Digest | undefined,
   tags: readonly string[],
 ): Promise<void> {
+  // Alternatives joined by `or` would look at every manifest of the repository.
   await tx.query(
     `select id from manifest
-      where repository_id = $1
-        and (digest = $2
-             or id in (select manifest_id from tag where repository_id = $1 and name = any($3::text[])))
+      where id in (select id from manifest where repository_id = $1 and digest = $2
+                   union all
+                   select manifest_id from tag where repository_id = $1 and name = any($3::text[]))
       order by id for no key update`,
-    [repositoryId, digest, tags],
+    [repositoryId, digest ?? null, tags],
   )
 }
 
@@ -184,12 +185,16 @@ export async function lockManifest(
   digest: Digest,
 ): Promise<{ readonly manifest_id: number; readonly digest: Digest } | undefined> {
   await tx.query(
-    `select d.id from manifest d
-      where d.repository_id = $1
-        and (d.digest = $2 or d.subject_digest = $2
-             or d.digest in (select e.child_digest from manifest_child e join manifest p on p.id = e.parent_id
-                              where p.repository_id = $1 and p.digest = $2))
-      order by d.id for no key update`,
+    `select id from manifest
+      where id in (select id from manifest where repository_id = $1 and digest = $2
+                   union all
+                   select id from manifest where repository_id = $1 and subject_digest = $2
+                   union all
+                   select c.id from manifest p
+                     join manifest_child e on e.parent_id = p.id
+                     join manifest c on c.repository_id = p.repository_id and c.digest = e.child_digest
+                    where p.repository_id = $1 and p.digest = $2)
+      order by id for no key update`,
     [repositoryId, digest],
   )
   const rows = await tx.query<{ manifest_id: number; digest: Digest }>(

@@ -59,17 +59,47 @@ export async function findUpload(
   return rows[0]
 }
 
+/** A session whose lease was just taken. */
+export interface TakenUpload extends UploadRow {
+  /** The writer before never let go of the lease, it ran out: that writer is dead, or it is late. */
+  readonly abandoned: boolean
+}
+
 /** Takes a session's lease and raises its epoch, if nobody holds it. The offset is what the winner goes on from. */
-export async function takeUpload(tx: Transaction, id: string, leaseMs: number): Promise<UploadRow | undefined> {
-  const rows = await tx.query<UploadRow>(
-    `update upload u
+export async function takeUpload(tx: Transaction, id: string, leaseMs: number): Promise<TakenUpload | undefined> {
+  const rows = await tx.query<TakenUpload>(
+    `with free as (
+       select id, lease_until is not null as abandoned from upload
+        where id = $1 and expires_at > clock_timestamp()
+          and (lease_until is null or lease_until < clock_timestamp()) for update)
+     update upload u
         set epoch = u.epoch + 1, lease_until = clock_timestamp() + $2 * interval '1 millisecond'
-      where u.id = $1 and u.expires_at > clock_timestamp()
-        and (u.lease_until is null or u.lease_until < clock_timestamp())
-      returning ${COLUMNS}`,
+       from free where u.id = free.id
+      returning ${COLUMNS}, free.abandoned`,
     [id, leaseMs],
   )
   return rows[0]
+}
+
+/**
+ * Gives a session whose lease is ours another write state, and the bytes of the old one to the trash. False when the
+ * session is gone or another took it.
+ */
+export async function moveUpload(
+  tx: Transaction,
+  move: { readonly id: string; readonly epoch: number; readonly state: unknown; readonly graceMs: number },
+): Promise<boolean> {
+  const rows = await tx.query(
+    `with old as (
+       select id, store, store_state, "offset" from upload where id = $1 and epoch = $2 for update),
+     moved as (update upload u set store_state = $3 from old where u.id = old.id)
+     insert into trash (store, storage_key, state, size, purge_after)
+     select store, store_state ->> 'key', store_state, "offset",
+            clock_timestamp() + $4 * interval '1 millisecond' from old
+     returning storage_key`,
+    [move.id, move.epoch, JSON.stringify(move.state), move.graceMs],
+  )
+  return rows.length === 1
 }
 
 /** Goes on holding the lease. False when the session is gone or another took it. */

@@ -15,6 +15,7 @@ export function meteredStore(store: BlobStore, metrics: Metrics): BlobStore {
           options.observe(bytes)
         },
       }),
+    fence: state => store.fence(state),
     finish: state => store.finish(state),
     abort: state => store.abort(state),
     send: (...args) => store.send(...args),

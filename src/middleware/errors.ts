@@ -5,6 +5,8 @@ import { answerEarly, isArriving } from './linger.ts'
 /** Names of errors, wherever they come from, that mean "a backend is not there now". */
 const UNAVAILABLE = new Set(['DatabaseUnavailable', 'StoreUnavailable'])
 const RETRY_AFTER_SECONDS = '5'
+/** Headers that describe content, which an error does not have. */
+const OF_CONTENT = ['Accept-Ranges', 'Cache-Control', 'Content-Range', 'Docker-Content-Digest', 'ETag']
 
 /** The answer to an error; what is not a refusal of ours shows the client nothing but a code. */
 export function toRegistryError(error: unknown): RegistryError {
@@ -44,6 +46,9 @@ export const errors: Middleware = async (ctx, next) => {
       ctx.res.destroy()
       return
     }
+    // A route that writes to the socket itself has told Koa not to, and has described what it could not send.
+    ctx.respond = true
+    for (const header of OF_CONTENT) ctx.remove(header)
     const refusal = toRegistryError(error)
     const body = Buffer.from(
       errorBody(

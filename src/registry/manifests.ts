@@ -108,7 +108,7 @@ export async function pushManifest(
     const repository = await holdRepository(tx, push.name)
     if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
-    await manifests.lockPushed(tx, repository.id, digest, tags)
+    await manifests.lockTargets(tx, repository.id, digest, tags)
     const { manifestId, absent } = await writeManifest(context, tx, {
       push,
       plan,
@@ -216,6 +216,8 @@ export async function deleteManifest(
     const repository = await findRepository(tx, name)
     if (repository === undefined) throw unknown()
     if (reference.tag !== undefined) {
+      await serialiseTag(tx, repository.id, reference.tag)
+      await manifests.lockTargets(tx, repository.id, undefined, [reference.tag])
       const target = await removeTag(tx, repository.id, reference.tag, caller.principal)
       if (target === undefined) throw unknown()
       await manifests.unrootManifest(tx, target.manifest_id, retentionMs)

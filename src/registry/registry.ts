@@ -35,10 +35,10 @@ export interface Registry {
 
 /** Binds the use cases to what they work with. */
 export function createRegistry(context: RegistryContext): Registry {
-  const uploads = new Uploads(context)
   const payloads = new PayloadCache()
   const manifestLookUp = manifests.openManifestLookUp(context)
   const blobLookUp = blobs.openBlobLookUp(context)
+  const uploads = new Uploads(context, blobLookUp)
   return {
     statBlob: (...args) => blobs.statBlob(context, blobLookUp, ...args),
     sendBlob: (...args) => context.store.send(...args),

@@ -22,6 +22,13 @@ export class RunningHash {
     this.#offset += bytes.byteLength
   }
 
+  /** Whether everything taken so far has these digests; without any to compare it is not known to. */
+  follows(prefix: PrefixDigests): boolean {
+    const mine = Object.entries(this.digests())
+    const theirs: Readonly<Record<string, string | undefined>> = prefix
+    return mine.length > 0 && mine.every(([algorithm, digest]) => theirs[algorithm] === digest)
+  }
+
   /** The digests of everything taken so far; going on afterwards is possible. */
   digests(): PrefixDigests {
     return Object.fromEntries(
@@ -39,12 +46,18 @@ export class RunningHashes {
     this.#limit = limit
   }
 
-  /** The hash to go on with at `offset`; a fresh one at 0, undefined where this process does not know what came before. */
-  resume(upload: string, offset: number, algorithms: Iterable<DigestAlgorithm>): RunningHash | undefined {
-    const known = this.#byUpload.get(upload)
-    this.#byUpload.delete(upload)
-    if (known?.offset === offset && offset > 0) return known
-    return offset === 0 ? new RunningHash(algorithms) : undefined
+  /**
+   * The hash to go on with at the session's offset; a fresh one at 0, undefined where this process does not know what
+   * came before. The row decides: another process may have stored other bytes up to the same offset.
+   */
+  resume(
+    upload: { readonly id: string; readonly offset: number; readonly prefix_digest: PrefixDigests },
+    algorithms: Iterable<DigestAlgorithm>,
+  ): RunningHash | undefined {
+    const known = this.#byUpload.get(upload.id)
+    this.#byUpload.delete(upload.id)
+    if (upload.offset === 0) return new RunningHash(algorithms)
+    return known?.offset === upload.offset && known.follows(upload.prefix_digest) ? known : undefined
   }
 
   /** Keeps a hash for the next request of that upload. */

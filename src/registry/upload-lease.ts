@@ -1,53 +1,62 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { RegistryError } from '../oci/errors.ts'
 import type { Database } from '../metadata/database.ts'
-import { type UploadRow, keepUpload, releaseUpload, takeUpload } from '../metadata/uploads.ts'
+import { type TakenUpload, keepUpload, releaseUpload, takeUpload } from '../metadata/uploads.ts'
 
-/** How long a writer may go without renewing before another may take over. */
-const LEASE_MS = 12_000
-const RENEW_MS = 3_000
-/** The writer stops this long before its lease ends by its own monotonic clock. */
-const MARGIN_MS = 4_000
-const WAIT_MS = 20_000
-const POLL_MS = 100
+/** How a lease lives, in milliseconds. */
+export interface LeaseTimes {
+  /** How long a writer may go without renewing before another may take over. */
+  readonly leaseMs: number
+  readonly renewMs: number
+  /** The writer stops this long before its lease ends by its own monotonic clock. */
+  readonly marginMs: number
+  /** How long another writer is waited for. */
+  readonly waitMs: number
+  readonly pollMs: number
+}
+
+const TIMES: LeaseTimes = { leaseMs: 12_000, renewMs: 3_000, marginMs: 4_000, waitMs: 20_000, pollMs: 100 }
 
 /** The exclusive right to write to one upload session. */
 export interface UploadLease {
-  readonly row: UploadRow
+  readonly row: TakenUpload
   /** Fires when the right is lost or can no longer be renewed in time. */
   readonly signal: AbortSignal
 }
 
 /**
  * Runs `work` as the only writer of an upload, across processes: the lease is taken by compare-and-set, renewed while
- * `work` runs, and let go at its end. Waits up to 20 s for another writer to finish.
+ * `work` runs, and let go at its end. Waits up to 20 s for another writer to finish. A process that was stopped does
+ * not see its lease end, so the taker of an `abandoned` one must move the bytes out of the other's reach.
  * @throws RegistryError BLOB_UPLOAD_UNKNOWN; UNAVAILABLE with `Retry-After` while another writer holds it.
  */
 export async function withUploadLease<T>(
   db: Database,
   id: string,
   work: (lease: UploadLease) => Promise<T>,
+  times: LeaseTimes = TIMES,
 ): Promise<T> {
-  const row = await take(db, id)
+  const { row, asked: takenAt } = await take(db, id, times)
   const lost = new AbortController()
-  let renewedAt = performance.now()
+  // Since before the database was asked: its clock started the lease later than that, never earlier.
+  let renewedAt = takenAt
+  const isLate = (): boolean => performance.now() - renewedAt > times.leaseMs - times.marginMs
   let renewing: Promise<void> | undefined
   const renew = async (): Promise<void> => {
     const asked = performance.now()
     try {
-      if (await db.transaction(tx => keepUpload(tx, id, row.epoch, LEASE_MS))) renewedAt = asked
+      if (await db.transaction(tx => keepUpload(tx, id, row.epoch, times.leaseMs))) renewedAt = asked
       else lost.abort(new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: id } }))
     } catch (error) {
-      if (performance.now() - renewedAt > LEASE_MS - MARGIN_MS) lost.abort(error)
+      if (isLate()) lost.abort(error)
     } finally {
       renewing = undefined
     }
   }
   const timer = setInterval(() => {
-    if (performance.now() - renewedAt > LEASE_MS - MARGIN_MS) {
-      lost.abort(new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '5' } }))
-    } else renewing ??= renew()
-  }, RENEW_MS)
+    if (isLate()) lost.abort(new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '5' } }))
+    else renewing ??= renew()
+  }, times.renewMs)
   try {
     return await work({ row, signal: lost.signal })
   } finally {
@@ -58,11 +67,16 @@ export async function withUploadLease<T>(
   }
 }
 
-async function take(db: Database, id: string): Promise<UploadRow> {
-  const deadline = performance.now() + WAIT_MS
+async function take(
+  db: Database,
+  id: string,
+  times: LeaseTimes,
+): Promise<{ readonly row: TakenUpload; readonly asked: number }> {
+  const deadline = performance.now() + times.waitMs
   for (;;) {
-    const row = await db.transaction(tx => takeUpload(tx, id, LEASE_MS))
-    if (row !== undefined) return row
+    const asked = performance.now()
+    const row = await db.transaction(tx => takeUpload(tx, id, times.leaseMs))
+    if (row !== undefined) return { row, asked }
     const present = await db.query('select id from upload where id = $1 and expires_at > clock_timestamp()', [id])
     if (present.length === 0) throw new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: id } })
     if (performance.now() > deadline) {
@@ -71,6 +85,6 @@ async function take(db: Database, id: string): Promise<UploadRow> {
         headers: { 'Retry-After': '5' },
       })
     }
-    await delay(POLL_MS)
+    await delay(times.pollMs)
   }
 }

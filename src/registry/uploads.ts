@@ -4,11 +4,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Digest, type DigestAlgorithm, algorithmOf, digestOf } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { findLinkedBlobs, holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
+import { holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
 import type { StorageKey, WriteState } from '../storage/blob-store.ts'
+import { type BlobLookUp, statBlob } from './blobs.ts'
 import type { Caller, RegistryContext } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
 import { type UploadLease, withUploadLease } from './upload-lease.ts'
@@ -34,10 +35,12 @@ export interface UploadTarget {
 /** The use cases of upload sessions: distribution-spec, "Pushing blobs". Holds nothing another process needs. */
 export class Uploads {
   readonly #context: RegistryContext
+  readonly #blobs: BlobLookUp
   readonly #hashes = new RunningHashes()
 
-  constructor(context: RegistryContext) {
+  constructor(context: RegistryContext, blobs: BlobLookUp) {
     this.#context = context
+    this.#blobs = blobs
   }
 
   /** Opens a session; answers its id. `algorithm` is what the client says it will close with. */
@@ -70,7 +73,7 @@ export class Uploads {
    */
   async append(target: UploadTarget, body: UploadBody): Promise<number> {
     await this.#find(target)
-    return await withUploadLease(this.#context.db, target.id, async lease => {
+    return await this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body.start)
       return (await this.#write(target, lease, body)).offset
     })
@@ -87,14 +90,14 @@ export class Uploads {
     } catch (error) {
       // A repeated close, or another request finished it while this one waited for the lease.
       const gone = error instanceof RegistryError && error.code === 'BLOB_UPLOAD_UNKNOWN'
-      if (!gone || !(await this.#isLinked(target.name, digest))) throw error
+      if (!gone || !(await this.#isPresent(target.name, digest))) throw error
     }
   }
 
   async #finishInTime(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
     const received = Promise.withResolvers<void>()
     const answered = new AbortController()
-    const closed = withUploadLease(this.#context.db, target.id, async lease => {
+    const closed = this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body?.start)
       const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body)
       received.resolve()
@@ -120,10 +123,15 @@ export class Uploads {
     }
   }
 
-  async #isLinked(name: RepositoryName, digest: Digest): Promise<boolean> {
-    const { db, lifetimes } = this.#context
-    const [blob] = await findLinkedBlobs(db, [{ repository: name, digest }], lifetimes.leaseMs)
-    return blob !== undefined
+  /** Whether the repository has the blob; the answer is the same promise as that of a HEAD. */
+  async #isPresent(name: RepositoryName, digest: Digest): Promise<boolean> {
+    try {
+      await statBlob(this.#context, this.#blobs, name, digest, { mayPush: true })
+      return true
+    } catch (error) {
+      if (error instanceof RegistryError && error.code === 'BLOB_UNKNOWN') return false
+      throw error
+    }
   }
 
   /** Ends a session and forgets its bytes. @throws RegistryError BLOB_UPLOAD_UNKNOWN. */
@@ -140,11 +148,28 @@ export class Uploads {
     return row
   }
 
+  /** Runs `work` as the only writer whose bytes can become the session's. */
+  async #asWriter<T>(target: UploadTarget, work: (lease: UploadLease) => Promise<T>): Promise<T> {
+    const { db, store } = this.#context
+    return await withUploadLease(db, target.id, async lease => {
+      try {
+        if (!lease.row.abandoned) return await work(lease)
+        // The writer before may be late, not dead.
+        const state = await store.fence(lease.row.store_state as WriteState)
+        const move = { id: target.id, epoch: lease.row.epoch, state, graceMs: CANCEL_GRACE_MS }
+        if (!(await db.transaction(tx => rows.moveUpload(tx, move)))) throw unknownUpload(target)
+        return await work({ ...lease, row: { ...lease.row, store_state: state } })
+      } catch (error) {
+        throw lease.signal.aborted ? lease.signal.reason : error
+      }
+    })
+  }
+
   async #write(target: UploadTarget, lease: UploadLease, body: UploadBody): Promise<Progress> {
     const { db, store, lifetimes } = this.#context
     const { row } = lease
     const algorithms: DigestAlgorithm[] = (await this.#find(target)).uses_sha512 ? ['sha256', 'sha512'] : ['sha256']
-    const hash = this.#hashes.resume(row.id, row.offset, algorithms)
+    const hash = this.#hashes.resume(row, algorithms)
     let progress: Progress = progressOf(lease)
     const onDurable = async (state: WriteState): Promise<void> => {
       progress = { offset: state.offset, state, prefix: prefixAt(hash, state.offset) }
@@ -164,8 +189,6 @@ export class Uploads {
         onDurable,
         signal: AbortSignal.any([lease.signal, body.signal]),
       })
-    } catch (error) {
-      throw lease.signal.aborted ? lease.signal.reason : error
     } finally {
       if (hash !== undefined && hash.offset === progress.offset) this.#hashes.keep(row.id, hash)
     }
@@ -180,7 +203,11 @@ export class Uploads {
     const key = await store.finish(written.state)
     if (actual === undefined) {
       actual = await this.#readDigest(key, algorithm, lease.signal)
-      if (actual !== digest) throw wrongDigest(digest, actual)
+      if (actual !== digest) {
+        // What is finished cannot be added to, so no later request could make it right.
+        await this.#context.db.transaction(tx => rows.discardUpload(tx, target.id, CANCEL_GRACE_MS))
+        throw wrongDigest(digest, actual)
+      }
     }
     await this.#commit(target, lease, { digest, size: written.offset, key })
     this.#hashes.forget(target.id)

@@ -32,9 +32,12 @@ export function callerOf(_ctx: Context): Caller {
 /** Fires when the client closes its connection before the response has ended. */
 export function clientGone(ctx: Context): AbortSignal {
   const gone = new AbortController()
-  ctx.res.once('close', () => {
+  const onClose = (): void => {
     if (!ctx.res.writableFinished) gone.abort()
-  })
+  }
+  // It may have gone while the request waited for something else.
+  if (ctx.res.destroyed) onClose()
+  else ctx.res.once('close', onClose)
   return gone.signal
 }
 

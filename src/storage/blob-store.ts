@@ -60,6 +60,13 @@ export interface BlobStore {
       readonly signal: AbortSignal
     },
   ): Promise<WriteState>
+  /**
+   * Moves unfinished content out of reach of a writer that may still be alive, though its right to write has ended: what
+   * is durable is found under the state that this resolves to, and nothing that is still done to `state` changes it.
+   * The old key and what may lie under it are the caller's to give up. May cost a copy.
+   * @throws StoreUnavailable when the store fails; `state` is as it was.
+   */
+  fence(state: WriteState): Promise<WriteState>
   /** Makes the content final under its key: all or nothing, no copy, no read. Repeating it is success. */
   finish(state: WriteState): Promise<StorageKey>
   /** Forgets unfinished content. Absent is success; never touches a finished blob. */

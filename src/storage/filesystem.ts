@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { access, mkdir, rename, type FileHandle } from 'node:fs/promises'
+import { access, copyFile, mkdir, rename, type FileHandle } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import {
@@ -38,6 +38,8 @@ import { receive } from './file-writer.ts'
 
 const readBytes = 1024 * 1024
 const deletesAtOnce = 16
+// Blocks are shared where the file system can do that, and copied where it cannot.
+const FRESH_AND_SHARED = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE
 
 export interface FilesystemOptions {
   /** Created when it is absent. */
@@ -127,6 +129,34 @@ class FilesystemStore implements BlobStore {
       } finally {
         body.off('error', ignore)
       }
+    })
+  }
+
+  // A process that was stopped for longer than its lease goes on with its next write: to a file that it has open, so
+  // neither a rename nor a check before the write would keep the bytes of the next writer whole.
+  fence(state: WriteState): Promise<WriteState> {
+    return guarded(async () => {
+      const fenced = { ...state, key: newKey() }
+      if (state.offset === 0) return fenced
+      const copy = this.#uploadPath(fenced.key)
+      try {
+        await copyFile(this.#uploadPath(state.key), copy, FRESH_AND_SHARED).catch(async (error: unknown) => {
+          if (!hasCode(error, 'ENOENT')) throw error
+          // The other writer got as far as finishing it.
+          await copyFile(this.#blobPath(state.key), copy, FRESH_AND_SHARED)
+        })
+        const { file } = await this.#openUpload(fenced)
+        try {
+          await file.datasync()
+        } finally {
+          await file.close()
+        }
+        await this.#directories.sync(this.#uploads)
+      } catch (error) {
+        await removed(copy)
+        throw error
+      }
+      return fenced
     })
   }
 

@@ -387,6 +387,36 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(at, total)
     })
 
+    clause('keeps the durable bytes behind a fence, out of reach of the writer before.', async store => {
+      const before = await appended(store, store.begin({}), Buffer.from('abc'))
+      let lateKey: StorageKey | undefined
+      async function* lateBody(): AsyncGenerator<Buffer> {
+        yield Buffer.from('d')
+        // The late writer has its content open when the fence goes up, and goes on as if nothing had happened.
+        const behind = await store.fence(before)
+        assert.notEqual(behind.key, before.key)
+        assert.equal(behind.offset, 3)
+        const after = await appended(store, behind, Buffer.from('DEF'))
+        lateKey = await store.finish(after)
+        yield Buffer.alloc(2 * MiB, 'e')
+      }
+      const { result } = await append(store, before, Readable.from(lateBody()))
+      assert.ok(lateKey !== undefined)
+      assert.equal(String(await sent(store, lateKey)), 'abcDEF')
+      if (result.status === 'fulfilled') await store.abort(result.value)
+      await store.abort(before)
+    })
+
+    clause('fences content of which nothing is durable, and content that was finished.', async store => {
+      const empty = await store.fence(store.begin({}))
+      assert.equal(empty.offset, 0)
+      const finished = await appended(store, store.begin({}), Buffer.from('abc'))
+      const key = await store.finish(finished)
+      const again = await appended(store, await store.fence(finished), Buffer.from('d'))
+      assert.equal(String(await sent(store, await store.finish(again))), 'abcd')
+      assert.equal(String(await sent(store, key)), 'abc')
+    })
+
     clause('lists what is finished and what is not.', async store => {
       assert.equal((await listed(store)).size, 0)
       const finished = await stored(store, Buffer.from('abc'))
