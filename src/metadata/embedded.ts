@@ -21,6 +21,8 @@ export interface EmbeddedOptions {
 
 const START_TIMEOUT_MS = 60_000
 const SCRIPT_TIMEOUT_MS = 3_600_000
+/** Classes 53 and 58 of SQLSTATE: the disk or the memory gave out. */
+const NO_ROOM = /^5[38]/
 /** How much log the engine writes between two checkpoints: nothing but us starts one. */
 const CHECKPOINT_BYTES = 32 * 1024 * 1024
 /** How many turns pass between two looks at the size of the log. */
@@ -98,6 +100,13 @@ class EmbeddedError extends Error {
   }
 }
 
+function errorOf({ message, fields }: { readonly message: string; readonly fields: object }): Error {
+  const error = new EmbeddedError(message, fields)
+  return NO_ROOM.test(sqlState(error) ?? '')
+    ? new DatabaseUnavailable('the index has no room or no sound disk', { cause: error })
+    : error
+}
+
 interface Pending {
   readonly resolve: (rows: readonly object[]) => void
   readonly reject: (error: Error) => void
@@ -155,7 +164,7 @@ class Engine {
     this.#pending.delete(answer.id)
     clearTimeout(pending.watchdog)
     if ('rows' in answer) pending.resolve(answer.rows)
-    else pending.reject(new EmbeddedError(answer.message, answer.fields))
+    else pending.reject(errorOf(answer))
   }
 
   #end(cause: Error): void {

@@ -34,8 +34,8 @@ const INT8_ARRAY = 1016
 
 /** The connection is lost or was refused. */
 const GONE = /^(?:08...|57P0[1-5]|53300|25P03)$/
-/** The server gave the statement up; the connection is sound. */
-const GAVE_UP = /^(?:57014|55P03)$/
+/** The server gave the statement up, for want of time, room or a sound disk; the connection is sound. */
+const GAVE_UP = /^(?:57014|55P03|53[124]00|58...)$/
 const SOCKET_FAULT =
   /ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOENT|ENOTFOUND|EAI_AGAIN|timeout|Connection terminated|not queryable|Connection ended/i
 

@@ -105,6 +105,7 @@ class FilesystemStore implements BlobStore {
       body.on('error', ignore)
       try {
         const { file } = await guarded(() => this.#openUpload(state))
+        let told = state.offset
         try {
           let named = state.offset > 0
           const sync = async (): Promise<void> => {
@@ -120,9 +121,16 @@ class FilesystemStore implements BlobStore {
             observe: options.observe,
             gather: () => this.#budget.share,
             sync,
-            onDurable: offset => options.onDurable(at(offset)),
+            onDurable: offset => {
+              told = offset
+              return options.onDurable(at(offset))
+            },
           })
           return at(end)
+        } catch (error) {
+          // The rest can only be sent again, and may be what fills the disk. Failing to give it back changes nothing.
+          await file.truncate(told).catch(() => undefined)
+          throw error
         } finally {
           await guarded(() => file.close())
         }

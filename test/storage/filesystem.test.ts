@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { mkdtemp, open, readdir, readlink, rm, truncate } from 'node:fs/promises'
+import { mkdtemp, open, readdir, readlink, rm, stat, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
@@ -90,6 +90,19 @@ for (const code of ['ENOSPC', 'EIO', 'EDQUOT', 'EROFS']) {
     assert.deepEqual(await openDescriptors(directory), [])
   })
 }
+
+void test('An append that fails gives back what is not durable, which may be what fills the disk.', async t => {
+  let writes = 0
+  const replace = (writev: Writev): Writev => {
+    return (...args) => (++writes > 6 ? Promise.reject(errno('ENOSPC')) : writev(...args))
+  }
+  const { store, directory, cleanup } = await make({ open: writingThrough(replace) })
+  t.after(cleanup)
+  const state = await appended(store, store.begin({}), Buffer.from('abc'))
+  await assert.rejects(appended(store, state, ...Array(8).fill(Buffer.alloc(MiB))), StoreUnavailable)
+  assert.ok(writes > 6)
+  assert.equal((await stat(join(directory, 'uploads', state.key))).size, 3)
+})
 
 void test('A second write that fails while the first has ended does not hang.', async t => {
   let writes = 0
