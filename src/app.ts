@@ -1,7 +1,7 @@
 import Router from '@koa/router'
 import Koa from 'koa'
 import { RegistryError } from './oci/errors.ts'
-import { errors, notFound } from './middleware/errors.ts'
+import { errors, isAbort, notFound } from './middleware/errors.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
 import { wellFormed } from './middleware/well-formed.ts'
 import type { Registry } from './registry/registry.ts'
@@ -37,7 +37,9 @@ export function createApp(options: AppOptions): Koa {
 
   const unsupported = () => new RegistryError('UNSUPPORTED')
   const app = new Koa()
-  app.on('error', options.onError)
+  app.on('error', error => {
+    if (!isAbort(error)) options.onError(error)
+  })
   app.use(requestLog(options.observe))
   app.use(errors)
   app.use(wellFormed)

@@ -20,9 +20,14 @@ export function toRegistryError(error: unknown): RegistryError {
   return new RegistryError('UNKNOWN', { headers: retry, cause: error })
 }
 
-/** Whether an error only says that the client went away. */
-function isAbort(error: unknown): boolean {
-  return error instanceof Error && (error.name === 'BodyAborted' || error.name === 'AbortError')
+/** What Node says of a connection that its client left. */
+const GONE = new Set(['ECONNRESET', 'EPIPE', 'HPE_INVALID_EOF_STATE', 'ERR_STREAM_PREMATURE_CLOSE'])
+
+/** Whether an error only says that the client went away, which the access log tells already. */
+export function isAbort(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  if (error.name === 'BodyAborted' || error.name === 'AbortError') return true
+  return 'code' in error && GONE.has(String(error.code))
 }
 
 /** What a 405 must say: RFC 9110 section 15.5.6. The methods of the path but the one that was refused. */

@@ -57,9 +57,9 @@ void suite('a backend that fails (RFC 9110 section 15.6.4: 503 with Retry-After)
   const opening = async (path: string, flags: number): Promise<FileHandle> => {
     const handle = await open(path, flags, 0o640)
     if (flags !== constants.O_RDONLY) {
-      const { writev } = handle
+      const writev = handle.writev.bind(handle)
       handle.writev = (async (...args) => {
-        if (disk === 'sound') return await writev.apply(handle, args)
+        if (disk === 'sound') return await writev(...args)
         throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC', syscall: 'write' })
       }) as FileHandle['writev']
     }
