@@ -23,7 +23,7 @@ void suite('the lease of an upload session', () => {
   async function session(): Promise<string> {
     const id = randomUUID()
     await database.db.transaction(async tx => {
-      const { id: repositoryId } = await holdRepository(tx, NAME, { usesSha512: false })
+      const { id: repositoryId } = await holdRepository(tx, NAME)
       await insertUpload(tx, {
         id,
         repositoryId,
@@ -55,6 +55,7 @@ void suite('the lease of an upload session', () => {
         driver: db.driver,
         query: (text, values) => guarded(() => db.query(text, values)),
         transaction: work => guarded(() => db.transaction(work)),
+        load: () => db.load(),
         close: () => db.close(),
       } satisfies Database as Database,
     })
