@@ -1,0 +1,67 @@
+import type { Credentials } from './challenge.ts'
+import type { Action, Identity } from './identity.ts'
+import type { AccessEntry, Scope } from './scope.ts'
+import type { UploadCapability } from './tokens.ts'
+
+/** Where a request comes from, for the audit and for limits on guessing. */
+export interface RequestSource {
+  readonly client: string
+  readonly requestId: string
+}
+
+/** What the bearer of a request may do, once its credentials were found right. */
+export interface Access {
+  readonly identity: Identity
+  /** Whether a token or password was shown: only then a refusal says that it is invalid or too narrow. */
+  readonly shown: boolean
+  may(action: Action, name: string): boolean
+  /** The repository's id that the shown token is bound to, where it is. */
+  repositoryId(name: string): number | undefined
+  /** Whether the shown token may list repositories. */
+  readonly mayList: boolean
+}
+
+/** Regular expressions (POSIX) of repository names: a name is visible when each list has one that matches it. */
+export type VisibleNames = readonly (readonly string[])[]
+
+/** An access token as the token endpoint answers it. Times in seconds. */
+export interface IssuedToken {
+  readonly token: string
+  readonly expiresIn: number
+  readonly issuedAt: Date
+  readonly granted: readonly AccessEntry[]
+  readonly refreshToken?: string
+}
+
+/**
+ * Decides who asks and what they may. One implementation (`access/authority.ts`) works on rows; routes and middleware
+ * know only this.
+ */
+export interface Authority {
+  /** The fixed name clients ask tokens for. */
+  readonly service: string
+  /**
+   * What the credentials of a registry request allow: an access token of ours or of a trusted issuer, or a password.
+   * @throws RegistryError UNAUTHORIZED for wrong ones, TOOMANYREQUESTS for too many wrong ones.
+   */
+  access(credentials: Credentials, source: RequestSource): Promise<Access>
+  /**
+   * The identity a name and password (or token in its place) prove; {@link ANONYMOUS} where nothing is shown.
+   * @throws RegistryError UNAUTHORIZED, TOOMANYREQUESTS.
+   */
+  login(credentials: Credentials, source: RequestSource): Promise<Identity>
+  /** The identity of a refresh token. @throws RegistryError UNAUTHORIZED. */
+  refresh(refreshToken: string, source: RequestSource): Promise<Identity>
+  /** A token for what is both asked for and allowed, possibly nothing. `offline` asks for a refresh token as well. */
+  issue(identity: Identity, scopes: readonly Scope[], offline: boolean, source: RequestSource): Promise<IssuedToken>
+  /** Whether an identity itself, whatever token it shows, may do an action: for the source of a mount. */
+  allows(identity: Identity, action: Action, name: string): Promise<boolean>
+  /** The names an identity may pull, for lists and mounts without a source. */
+  visibleNames(identity: Identity): Promise<VisibleNames>
+  /** A capability to go on with an upload, to stand in its Location. */
+  grantUpload(capability: UploadCapability): Promise<string>
+  /** Whether a capability is good for this upload. */
+  mayContinue(token: string, upload: string, repository: string): Promise<boolean>
+  /** The public keys, as RFC 7517 section 5 writes them. */
+  keySet(): Promise<{ readonly keys: readonly object[] }>
+}

@@ -1,0 +1,47 @@
+/** What a 401 tells a client: where to get a token and for what. RFC 6750 section 3 and Distribution's token protocol. */
+export interface Challenge {
+  /** Absolute URL of the token endpoint, by the name under which the client reaches us. */
+  readonly realm: string
+  readonly service: string
+  /** Scopes separated by spaces; empty for none. */
+  readonly scope: string
+  /** Only where a token was shown: clients then give up or ask anew instead of guessing. */
+  readonly error?: 'invalid_token' | 'insufficient_scope'
+}
+
+/** The value of `WWW-Authenticate`: one challenge in one line, all values quoted. */
+export function challengeHeader(challenge: Challenge): string {
+  const parts = [`realm="${challenge.realm}"`, `service="${challenge.service}"`]
+  if (challenge.scope !== '') parts.push(`scope="${challenge.scope}"`)
+  if (challenge.error !== undefined) parts.push(`error="${challenge.error}"`)
+  return `Bearer ${parts.join(',')}`
+}
+
+/** What an `Authorization` header shows. */
+export type Credentials =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'basic'; readonly name: string; readonly password: string }
+  | { readonly kind: 'bearer'; readonly token: string }
+  /** A scheme we do not know, or one that cannot be read. */
+  | { readonly kind: 'unreadable' }
+
+const MAX_HEADER = 16_384
+
+/**
+ * The credentials in an `Authorization` header: RFC 7617 (UTF-8, the name ends at the first colon) and RFC 6750
+ * section 2.1. Basic with an empty name and password is what some clients send for "nobody".
+ */
+export function parseAuthorization(header: string): Credentials {
+  if (header === '') return { kind: 'none' }
+  const match = /^(basic|bearer) +([^\s]+) *$/i.exec(header)
+  const value = match?.[2]
+  if (header.length > MAX_HEADER || value === undefined) return { kind: 'unreadable' }
+  if (match?.[1]?.toLowerCase() === 'bearer') return { kind: 'bearer', token: value }
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(value)) return { kind: 'unreadable' }
+  const text = Buffer.from(value, 'base64').toString('utf8')
+  const colon = text.indexOf(':')
+  if (colon < 0 || text.includes('\0')) return { kind: 'unreadable' }
+  const name = text.slice(0, colon)
+  const password = text.slice(colon + 1)
+  return name === '' && password === '' ? { kind: 'none' } : { kind: 'basic', name, password }
+}

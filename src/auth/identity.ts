@@ -1,0 +1,34 @@
+/** What a grant can allow. `admin` is the right to manage access to what the pattern names, and implies the others. */
+export const ACTIONS = ['pull', 'push', 'delete', 'admin'] as const
+
+/** One of {@link ACTIONS}. */
+export type Action = (typeof ACTIONS)[number]
+
+/** Actions on the repositories that a pattern names: what a grant gives, and what a token's scope narrows to. */
+export interface PatternActions {
+  /** A repository name in which `*` stands for one path component (or a part of one) and `**` for any number. */
+  readonly pattern: string
+  readonly actions: readonly Action[]
+}
+
+/** Where a CI job comes from, as its identity token says: kept with the manifests it pushes. */
+export type Provenance = Readonly<Record<string, string>>
+
+/**
+ * Who asks, once that is proven. `anonymous` showed nothing; `local` came over the administrator's socket; `foreign`
+ * was named by an issuer of tokens that we trust and has no row here.
+ */
+export interface Identity {
+  readonly kind: 'anonymous' | 'user' | 'robot' | 'ci' | 'foreign' | 'local'
+  /** For people and logs; empty for anonymous. Authorisation goes by {@link principalId}. */
+  readonly name: string
+  readonly principalId?: number
+  /** The principal's epoch when it was proven: a token of an earlier epoch is dead. */
+  readonly epoch?: number
+  /** What the shown token narrows its principal to; absent where it narrows nothing. */
+  readonly scopes?: readonly PatternActions[]
+  readonly provenance?: Provenance
+}
+
+/** Who asks when nothing was shown. */
+export const ANONYMOUS: Identity = { kind: 'anonymous', name: '' }

@@ -1,0 +1,59 @@
+import { type ScryptOptions, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
+
+// OWASP's parameters for interactive logins: 32 MiB of memory a hash.
+const COST = { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 2 ** 20 } as const
+const KEY_BYTES = 32
+const SALT_BYTES = 16
+const MAX_PASSWORD_BYTES = 1_024
+
+/** The least a password chosen by a person has, in characters: NIST SP 800-63B section 3.1.1. */
+export const MIN_PASSWORD_LENGTH = 12
+
+/** What is wrong with a password somebody chose, or undefined. */
+export function passwordFault(password: string): string | undefined {
+  if (password.length < MIN_PASSWORD_LENGTH) return `a password has at least ${MIN_PASSWORD_LENGTH} characters`
+  if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return `a password has at most ${MAX_PASSWORD_BYTES} bytes`
+  return undefined
+}
+
+/** A password nobody has to think of: 24 characters, 142 bits. */
+export function generatePassword(): string {
+  const alphabet = 'ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789'
+  const characters: string[] = []
+  while (characters.length < 24) {
+    // Bytes that would favour the first characters are thrown away.
+    for (const byte of randomBytes(32)) {
+      if (byte < alphabet.length * Math.floor(256 / alphabet.length)) {
+        characters.push(alphabet[byte % alphabet.length] ?? '')
+      }
+    }
+  }
+  return characters.slice(0, 24).join('')
+}
+
+/** Hashes a password with its own salt, off the event loop: `scrypt$N$r$p$salt$key`, base64url. */
+export async function hashPassword(password: string): Promise<string> {
+  const salt = randomBytes(SALT_BYTES)
+  const key = await derive(password, salt, COST)
+  return ['scrypt', COST.N, COST.r, COST.p, salt.toString('base64url'), key.toString('base64url')].join('$')
+}
+
+/** Whether the password is the one that was hashed; in constant time, off the event loop. */
+export async function verifyPassword(password: string, hash: string): Promise<boolean> {
+  const [format, N, r, p, salt, key] = hash.split('$')
+  if (format !== 'scrypt' || salt === undefined || key === undefined) return false
+  if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return false
+  const expected = Buffer.from(key, 'base64url')
+  const cost = { N: Number(N), r: Number(r), p: Number(p), maxmem: COST.maxmem }
+  const actual = await derive(password, Buffer.from(salt, 'base64url'), cost)
+  return actual.byteLength === expected.byteLength && timingSafeEqual(actual, expected)
+}
+
+async function derive(password: string, salt: Buffer, cost: ScryptOptions): Promise<Buffer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>()
+  scrypt(password.normalize('NFKC'), salt, KEY_BYTES, cost, (error, key) => {
+    if (error === null) resolve(key)
+    else reject(error)
+  })
+  return await promise
+}
