@@ -2,6 +2,8 @@ import Router from '@koa/router'
 import Koa from 'koa'
 import { RegistryError } from './oci/errors.ts'
 import { errors, isAbort, notFound } from './middleware/errors.ts'
+import type { Authority } from './auth/authority.ts'
+import { OPEN_GATE, createGate } from './middleware/gate.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
 import { wellFormed } from './middleware/well-formed.ts'
 import type { Registry } from './registry/registry.ts'
@@ -10,11 +12,16 @@ import { blobRoutes } from './routes/blobs.ts'
 import { healthRoutes } from './routes/health.ts'
 import { listRoutes } from './routes/lists.ts'
 import { manifestRoutes } from './routes/manifests.ts'
+import { tokenRoutes } from './routes/token.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 
 /** What the application is made of. */
 export interface AppOptions {
   readonly registry: Registry
+  /** Who decides who may; absent where everyone may do everything. */
+  readonly authority: Authority | undefined
+  /** The registry's own address, where clients do not reach it by the Host they send. */
+  readonly publicUrl: string | undefined
   readonly manifestMaxBytes: number
   readonly tagListMax: number
   /** Told of every finished request, for the access log and metrics. */
@@ -29,11 +36,14 @@ export interface AppOptions {
 export function createApp(options: AppOptions): Koa {
   const router = new Router()
   healthRoutes(router, options.ready)
-  baseRoutes(router)
-  uploadRoutes(router, options.registry)
-  listRoutes(router, options.registry, { maxTags: options.tagListMax })
-  blobRoutes(router, options.registry)
-  manifestRoutes(router, options.registry, { maxBytes: options.manifestMaxBytes })
+  const { authority } = options
+  const gate = authority === undefined ? OPEN_GATE : createGate(authority, options.publicUrl)
+  if (authority !== undefined) tokenRoutes(router, authority)
+  baseRoutes(router, gate)
+  uploadRoutes(router, options.registry, gate, authority)
+  listRoutes(router, options.registry, gate, authority, { maxTags: options.tagListMax })
+  blobRoutes(router, options.registry, gate)
+  manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
 
   const unsupported = () => new RegistryError('UNSUPPORTED')
   const app = new Koa()

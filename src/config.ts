@@ -14,6 +14,7 @@ export interface Config {
     readonly port: number
     readonly idleTimeoutMs: number
     readonly shutdownTimeoutMs: number
+    readonly publicUrl: string | undefined
   }
   readonly data: { readonly dir: string }
   readonly database: {
@@ -22,7 +23,17 @@ export interface Config {
     readonly statementTimeoutMs: number
   }
   readonly log: { readonly level: ValueOf<'log.level'>; readonly format: ValueOf<'log.format'> }
-  readonly auth: { readonly mode: ValueOf<'auth.mode'> }
+  readonly auth: {
+    readonly mode: ValueOf<'auth.mode'>
+    readonly service: string
+    readonly adminPassword: string | undefined
+    readonly tokenLifetimeMs: number
+    readonly revocationMaxAgeMs: number
+    readonly keyRotationMs: number
+    readonly auditRetentionMs: number
+    readonly guessesPerAccount: number
+    readonly guessesPerAddress: number
+  }
   readonly metrics: { readonly enabled: boolean; readonly host: string; readonly port: number }
   readonly registry: {
     readonly leaseMs: number
@@ -86,6 +97,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       port: get('http.port'),
       idleTimeoutMs: get('http.idleTimeout'),
       shutdownTimeoutMs: get('http.shutdownTimeout'),
+      publicUrl: get('http.publicUrl'),
     },
     data: { dir: resolve(cwd, get('data.dir')) },
     database: {
@@ -94,7 +106,17 @@ export function loadConfig(env: Environment, cwd: string): Config {
       statementTimeoutMs: get('database.statementTimeout'),
     },
     log: { level: get('log.level'), format: get('log.format') },
-    auth: { mode: get('auth.mode') },
+    auth: {
+      mode: get('auth.mode'),
+      service: get('auth.service'),
+      adminPassword: get('auth.adminPassword'),
+      tokenLifetimeMs: get('auth.tokenLifetime'),
+      revocationMaxAgeMs: get('auth.revocationMaxAge'),
+      keyRotationMs: get('auth.keyRotation'),
+      auditRetentionMs: get('auth.auditRetention'),
+      guessesPerAccount: get('auth.guessesPerAccount'),
+      guessesPerAddress: get('auth.guessesPerAddress'),
+    },
     metrics: { enabled: get('metrics.enabled'), host: get('metrics.host'), port: get('metrics.port') },
     registry: {
       leaseMs: get('registry.lease'),
@@ -117,7 +139,7 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
   if (host !== undefined && !isLoopback(host) && get('auth.mode') === undefined) {
     faults.push({
       path: 'http.host',
-      message: `${host} can be reached from other machines and nobody has to log in: set BERTH_HTTP_HOST=127.0.0.1, or say that this is meant with BERTH_AUTH_MODE=open`,
+      message: `${host} can be reached from other machines and nobody has to log in: set BERTH_AUTH_MODE=token to require logins, or say that everybody may do everything with BERTH_AUTH_MODE=open`,
     })
   }
   const lease = get('registry.lease')

@@ -3,7 +3,8 @@ import { access, mkdir } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { createApp } from './app.ts'
+import { openAccessControl, serveLocally } from './access-control.ts'
+import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
@@ -30,6 +31,8 @@ import { VERSION } from './version.ts'
 /** A running registry. */
 export interface RunningServer {
   readonly url: string
+  /** The password of the first administrator, where this start generated one. */
+  readonly generatedPassword: string | undefined
   /** Stops accepting, lets running transfers finish up to the configured limit, then closes everything in order. */
   close(): Promise<void>
 }
@@ -52,18 +55,27 @@ export async function serve(config: Config): Promise<RunningServer> {
     const metrics = createMetrics(VERSION)
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
     const store = await openStore(config, metrics, opened)
-    const jobs = startJobs(backgroundJobs(config, db, store), (job, err) => log.warn({ job, err }, 'job failed'))
+    const { access, administration, jobs: accessJobs } = await openAccessControl(config, db, log, opened)
+    const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs], (job, err) => log.warn({ job, err }, 'job failed'))
     opened.defer(() => jobs.stop())
     const metricsUrl = await serveMetrics(config, metrics, log, opened)
+    const observe = (record: RequestRecord): void => {
+      metrics.observeRequest(record)
+      logRequest(log, record)
+    }
+    const onError = (error: unknown): void => log.warn({ err: error }, 'error outside a request')
+    const local = createLocalApp({ administration, version: VERSION, observe, onError }).callback()
+    await serveLocally(config, (req, res) => void local(req, res), opened)
     const app = createApp({
       registry: openRegistry(config, db, store, metrics),
+      authority: access?.authority,
+      administration,
+      version: VERSION,
+      publicUrl: config.http.publicUrl,
       manifestMaxBytes: config.registry.manifestMaxBytes,
       tagListMax: config.registry.tagListMax,
-      observe: record => {
-        metrics.observeRequest(record)
-        logRequest(log, record)
-      },
-      onError: error => log.warn({ err: error }, 'error outside a request'),
+      observe,
+      onError,
       ready: () => isReady(db, store, log),
     })
     const { host, port, idleTimeoutMs, shutdownTimeoutMs } = config.http
@@ -74,6 +86,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     log.info({ url, metricsUrl, dataDir: config.data.dir, index: db.driver, version: VERSION }, 'listening')
     return {
       url,
+      generatedPassword: access?.generatedPassword,
       async close() {
         log.info('stopping: running transfers may finish')
         await opened.disposeAsync()

@@ -77,6 +77,14 @@ export const SETTINGS = {
     initial: '30s',
     about: 'How long running transfers may go on after SIGTERM.',
   },
+  'http.publicUrl': {
+    schema: z
+      .url({ protocol: /^https?$/, error: 'must be a URL such as https://registry.example' })
+      .transform(url => url.replace(/\/+$/, ''))
+      .optional(),
+    initial: undefined,
+    about: 'The address under which clients reach the registry, where it is not the Host they send.',
+  },
   'data.dir': { schema: text, initial: './data', about: 'Where blobs and the embedded index lie.' },
   'database.url': {
     schema: text
@@ -114,9 +122,47 @@ export const SETTINGS = {
     about: 'auto: pretty on a terminal, JSON otherwise.',
   },
   'auth.mode': {
-    schema: z.enum(['open'], 'must be open').optional(),
+    schema: z.enum(['open', 'token'], 'must be open or token').optional(),
     initial: undefined,
-    about: 'open: whoever reaches the port may pull, push and delete. Needed to listen beyond loopback.',
+    about:
+      'token: clients log in and may do what they were granted. open: whoever reaches the port may pull, push and delete. One of them is needed to listen beyond loopback.',
+  },
+  'auth.service': {
+    schema: text.regex(/^[A-Za-z0-9._:/-]{1,200}$/, 'must be 1 to 200 characters of A-Z a-z 0-9 . _ : / -'),
+    initial: 'berth',
+    about: 'The name that tokens are issued for and by. Changing it ends every token.',
+  },
+  'auth.adminPassword': {
+    schema: text.min(12, 'must have at least 12 characters').optional(),
+    initial: undefined,
+    about: 'Password of the user admin that the first start makes; without it one is generated and shown once.',
+    secret: true,
+  },
+  'auth.tokenLifetime': {
+    schema: duration.refine(ms => ms >= 60_000 && ms <= 86_400_000, 'must be 1m to 24h'),
+    initial: '10m',
+    about: 'How long an access token is good for; clients fetch a new one by themselves.',
+  },
+  'auth.revocationMaxAge': {
+    schema: duration.refine(ms => ms <= 600_000, 'must be at most 10m'),
+    initial: '30s',
+    about: 'A disabled, deleted or changed principal is refused by every process within this time.',
+  },
+  'auth.keyRotation': {
+    schema: duration.refine(ms => ms >= 3_600_000, 'must be at least 1h'),
+    initial: '30d',
+    about: 'How long a key signs tokens before the next one takes over.',
+  },
+  'auth.auditRetention': { schema: duration, initial: '90d', about: 'Audit entries older than this are removed.' },
+  'auth.guessesPerAccount': {
+    schema: z.coerce.number('must be a number').int().min(1).max(10_000),
+    initial: 10,
+    about: 'Wrong logins of one account from one address in 5 minutes before it is held off.',
+  },
+  'auth.guessesPerAddress': {
+    schema: z.coerce.number('must be a number').int().min(1).max(100_000),
+    initial: 100,
+    about: 'Wrong logins from one address in 5 minutes before it is held off.',
   },
   'metrics.enabled': { schema: truth, initial: true, about: 'Whether /metrics is served.' },
   'metrics.host': { schema: text, initial: '127.0.0.1', about: 'Address of the metrics port.' },

@@ -33,6 +33,13 @@ export interface IssuedToken {
   readonly refreshToken?: string
 }
 
+/** Who a login proved to be. */
+export interface Proof {
+  readonly identity: Identity
+  /** How long a refresh token may live, in milliseconds, where this kind of login may have one. */
+  readonly refreshMs?: number
+}
+
 /**
  * Decides who asks and what they may. One implementation (`access/authority.ts`) works on rows; routes and middleware
  * know only this.
@@ -49,11 +56,19 @@ export interface Authority {
    * The identity a name and password (or token in its place) prove; {@link ANONYMOUS} where nothing is shown.
    * @throws RegistryError UNAUTHORIZED, TOOMANYREQUESTS.
    */
-  login(credentials: Credentials, source: RequestSource): Promise<Identity>
+  login(credentials: Credentials, source: RequestSource): Promise<Proof>
   /** The identity of a refresh token. @throws RegistryError UNAUTHORIZED. */
   refresh(refreshToken: string, source: RequestSource): Promise<Identity>
-  /** A token for what is both asked for and allowed, possibly nothing. `offline` asks for a refresh token as well. */
-  issue(identity: Identity, scopes: readonly Scope[], offline: boolean, source: RequestSource): Promise<IssuedToken>
+  /**
+   * A token for what is both asked for and allowed, possibly nothing; with `refreshMs` also a refresh token that lives
+   * for so many milliseconds.
+   */
+  issue(
+    identity: Identity,
+    scopes: readonly Scope[],
+    refreshMs: number | undefined,
+    source: RequestSource,
+  ): Promise<IssuedToken>
   /** Whether an identity itself, whatever token it shows, may do an action: for the source of a mount. */
   allows(identity: Identity, action: Action, name: string): Promise<boolean>
   /** The names an identity may pull, for lists and mounts without a source. */

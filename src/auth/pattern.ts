@@ -81,9 +81,7 @@ export function patternRegex(pattern: string): string {
   const components = pattern
     .split('/')
     .map(component =>
-      component === '**'
-        ? '[^/]+(/[^/]+)*'
-        : component.replaceAll('.', '\\.').replaceAll('*', '[^/]*'),
+      component === '**' ? '[^/]+(/[^/]+)*' : component.replaceAll('.', '\\.').replaceAll('*', '[^/]*'),
     )
   return `^${components.join('/')}$`
 }

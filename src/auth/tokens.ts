@@ -148,7 +148,9 @@ async function verify(
 /** A JWT's header and unverified claims, or undefined where it is none. Only to learn which key or issuer to ask. */
 export function readToken(
   token: string,
-): { readonly header: Readonly<Record<string, unknown>>; readonly claims: Readonly<Record<string, unknown>> } | undefined {
+):
+  | { readonly header: Readonly<Record<string, unknown>>; readonly claims: Readonly<Record<string, unknown>> }
+  | undefined {
   const parts = token.split('.')
   if (token.length > MAX_TOKEN_LENGTH || parts.length !== 3) return undefined
   const [header, claims] = parts.slice(0, 2).map(readPart)

@@ -16,6 +16,11 @@ export async function serveVerb(): Promise<number> {
   const server = await serve(config)
   // Standard output is the log's.
   process.stderr.write(welcome(config, server.url))
+  if (server.generatedPassword !== undefined) {
+    process.stderr.write(
+      `The user admin was made. Its password is shown this once and kept nowhere:\n  ${server.generatedPassword}\n\n`,
+    )
+  }
   await stop
   await server.close()
   return 0

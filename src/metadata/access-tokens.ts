@@ -108,10 +108,10 @@ export async function retireSecrets(
        (select id from token_secret where token_id = $1 order by id desc limit $2)`,
     [tokenId, keep],
   )
-  await tx.query(
-    'update token_secret set expires_at = least(expires_at, $2::timestamptz) where token_id = $1',
-    [tokenId, endsAt ?? null],
-  )
+  await tx.query('update token_secret set expires_at = least(expires_at, $2::timestamptz) where token_id = $1', [
+    tokenId,
+    endsAt ?? null,
+  ])
 }
 
 /** Removes a token with its secrets. False when there is none. */

@@ -3,6 +3,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import { LostRace, type Queryable, type Transaction } from './database.ts'
 import { type Placed, inPlace } from './look-up.ts'
 import { markUnlinked } from './sweep.ts'
+import { visibleCondition } from './repositories.ts'
 
 /** A blob as one repository sees it. */
 export interface LinkedBlob {
@@ -129,20 +130,24 @@ export async function mountBlob(
     readonly repositoryId: number
     readonly digest: Digest
     readonly from: RepositoryName | undefined
+    /** Without `from`: regular expressions, of which one of each list must match the source's name. */
+    readonly visible: readonly (readonly string[])[]
     readonly leaseMs: number
   },
 ): Promise<boolean> {
+  const values: unknown[] = [mount.repositoryId, mount.digest, mount.from ?? null, mount.leaseMs]
+  const seen = mount.from === undefined ? visibleCondition('r.name', mount.visible, values) : 'true'
   const rows = await tx.query(
     `insert into repository_blob (repository_id, blob_id, digest, lease_until)
      select $1, b.id, b.digest, clock_timestamp() + $4 * interval '1 millisecond'
        from blob b
       where b.digest = $2 and b.damaged_at is null
         and exists (select from repository_blob l join repository r on r.id = l.repository_id
-                     where l.blob_id = b.id and r.deleted_at is null and ($3::text is null or r.name = $3))
+                     where l.blob_id = b.id and r.deleted_at is null and ($3::text is null or r.name = $3) and ${seen})
      on conflict (repository_id, blob_id)
      do update set lease_until = greatest(repository_blob.lease_until, excluded.lease_until)
      returning blob_id`,
-    [mount.repositoryId, mount.digest, mount.from ?? null, mount.leaseMs],
+    values,
   )
   return rows.length === 1
 }

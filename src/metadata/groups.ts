@@ -52,10 +52,10 @@ export async function addMember(tx: Transaction, groupId: number, principalId: n
 
 /** Takes a principal out of a group. False when it was not in it. */
 export async function removeMember(tx: Transaction, groupId: number, principalId: number): Promise<boolean> {
-  const rows = await tx.query(
-    'delete from group_member where group_id = $1 and principal_id = $2 returning group_id',
-    [groupId, principalId],
-  )
+  const rows = await tx.query('delete from group_member where group_id = $1 and principal_id = $2 returning group_id', [
+    groupId,
+    principalId,
+  ])
   return rows.length === 1
 }
 

@@ -77,14 +77,15 @@ export interface NewManifest {
   readonly payload: Uint8Array
   readonly leaseMs: number
   readonly principal: string | undefined
+  readonly provenance: Readonly<Record<string, string>> | undefined
 }
 
 /** Inserts a manifest, or revives and leases the one of that digest; answers its id. */
 export async function upsertManifest(tx: Transaction, manifest: NewManifest): Promise<number> {
   const rows = await tx.query<{ id: number }>(
     `insert into manifest (repository_id, digest, media_type, artifact_type, subject_digest, size, payload,
-                           annotations, lease_until, pushed_by)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 millisecond', $10)
+                           annotations, lease_until, pushed_by, provenance)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 millisecond', $10, $11)
      on conflict (repository_id, digest) do update
         set media_type = excluded.media_type, artifact_type = excluded.artifact_type,
             lease_until = greatest(manifest.lease_until, excluded.lease_until), deleted_at = null
@@ -100,6 +101,7 @@ export async function upsertManifest(tx: Transaction, manifest: NewManifest): Pr
       manifest.annotations === undefined ? null : JSON.stringify(manifest.annotations),
       manifest.leaseMs,
       manifest.principal ?? null,
+      manifest.provenance === undefined ? null : JSON.stringify(manifest.provenance),
     ],
   )
   const row = rows[0]

@@ -75,10 +75,10 @@ export async function insertPrincipal(tx: Transaction, principal: NewPrincipal):
 
 /** Sets a user's password hash and ends every token issued before. False when there is no such principal. */
 export async function setPasswordHash(tx: Transaction, id: number, hash: string): Promise<boolean> {
-  const rows = await tx.query(
-    'update principal set password_hash = $2, epoch = epoch + 1 where id = $1 returning id',
-    [id, hash],
-  )
+  const rows = await tx.query('update principal set password_hash = $2, epoch = epoch + 1 where id = $1 returning id', [
+    id,
+    hash,
+  ])
   return rows.length === 1
 }
 

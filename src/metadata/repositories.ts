@@ -38,14 +38,38 @@ export async function rememberSha512(tx: Transaction, id: number): Promise<void>
   await tx.query('update repository set uses_sha512 = true where id = $1 and not uses_sha512', [id])
 }
 
-/** Names of living repositories that hold a manifest, in byte order, after `last`. */
-export async function listRepositories(db: Queryable, last: string, limit: number): Promise<string[]> {
+/**
+ * A condition that `column` matches one regular expression of each list; adds the lists to the statement's `values`. No
+ * list: everything is visible.
+ */
+export function visibleCondition(column: string, visible: readonly (readonly string[])[], values: unknown[]): string {
+  return ['true', ...visible.map(list => `${column} ~ any($${values.push(list)}::text[])`)].join(' and ')
+}
+
+/** Names of living repositories that hold a manifest and are visible, in byte order, after `last`. */
+export async function listRepositories(
+  db: Queryable,
+  visible: readonly (readonly string[])[],
+  last: string,
+  limit: number,
+): Promise<string[]> {
+  const values: unknown[] = [last, limit]
   const rows = await db.query<{ name: string }>(
     `select name from repository r
-      where deleted_at is null and name > $1
+      where deleted_at is null and name > $1 and ${visibleCondition('name', visible, values)}
         and exists (select from manifest m where m.repository_id = r.id and m.deleted_at is null)
       order by name limit $2`,
-    [last, limit],
+    values,
   )
   return rows.map(row => row.name)
+}
+
+/** The ids of living repositories by name; a name that has none is left out. */
+export async function repositoryIds(db: Queryable, names: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  if (names.length === 0) return new Map()
+  const rows = await db.query<{ name: string; id: number }>(
+    'select name, id from repository where name = any($1::text[]) and deleted_at is null',
+    [names],
+  )
+  return new Map(rows.map(row => [row.name, row.id]))
 }

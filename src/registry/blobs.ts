@@ -7,7 +7,7 @@ import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
 import { findRepository, holdRepository } from '../metadata/repositories.ts'
 import type { StorageKey } from '../storage/blob-store.ts'
-import type { Caller, RegistryContext } from './context.ts'
+import { type Caller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
 
 /** A blob that the repository links: its size in bytes and where its bytes are. */
 export interface BlobInfo {
@@ -40,6 +40,7 @@ export async function statBlob(
   const { leaseMs } = context.lifetimes
   const blob = await lookUp.find({ repository: name, digest })
   if (blob !== undefined) {
+    checkBinding(caller, blob.repository_id)
     const promised =
       !caller.mayPush ||
       blob.leased ||
@@ -51,7 +52,8 @@ export async function statBlob(
 
 /**
  * Links a blob of another repository into this one without moving bytes: distribution-spec, "Mounting a blob from
- * another repository". Without `from` any repository will do. False: there is no such source, open a session instead.
+ * another repository". Without `from` any repository that the caller may pull will do. False: there is no such source,
+ * open a session instead.
  */
 export async function mountBlob(
   context: RegistryContext,
@@ -59,15 +61,20 @@ export async function mountBlob(
     readonly name: RepositoryName
     readonly digest: Digest
     readonly from: RepositoryName | undefined
+    /** Names among which to look without `from`. */
+    readonly visible: VisibleNames
   },
+  caller: Caller,
 ): Promise<boolean> {
   try {
     return await context.db.transaction(async tx => {
       const repository = await holdRepository(tx, mount.name)
+      checkBinding(caller, repository.id)
       return await blobs.mountBlob(tx, {
         repositoryId: repository.id,
         digest: mount.digest,
         from: mount.from,
+        visible: mount.visible,
         leaseMs: context.lifetimes.leaseMs,
       })
     })
@@ -82,9 +89,15 @@ export async function mountBlob(
  * Removes a blob from a repository at once: distribution-spec, "Deleting blobs".
  * @throws RegistryError BLOB_UNKNOWN; UNSUPPORTED while a manifest of the repository names it.
  */
-export async function deleteBlob(context: RegistryContext, name: RepositoryName, digest: Digest): Promise<void> {
+export async function deleteBlob(
+  context: RegistryContext,
+  name: RepositoryName,
+  digest: Digest,
+  caller: Caller,
+): Promise<void> {
   await context.db.transaction(async tx => {
     const repository = await findRepository(tx, name)
+    if (repository !== undefined) checkBinding(caller, repository.id)
     const link = repository && (await blobs.lockLink(tx, repository.id, digest))
     if (repository === undefined || link === undefined) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
     const user = await blobs.findUserOfBlob(tx, repository.id, digest)
@@ -95,6 +108,6 @@ export async function deleteBlob(context: RegistryContext, name: RepositoryName,
       })
     }
     await blobs.removeLink(tx, repository.id, link.blob_id)
-    await insertEvent(tx, 'blob.delete', name, { digest })
+    await insertEvent(tx, 'blob.delete', name, { digest, principal: caller.principal })
   })
 }

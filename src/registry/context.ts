@@ -1,3 +1,4 @@
+import { RegistryError } from '../oci/errors.ts'
 import type { Database } from '../metadata/database.ts'
 import type { BlobStore } from '../storage/blob-store.ts'
 
@@ -32,4 +33,22 @@ export interface Caller {
   readonly mayPush: boolean
   /** Recorded with what the caller changes. */
   readonly principal?: string
+  /** Which commit and run it comes from, where a CI job asks; kept with the manifests it pushes. */
+  readonly provenance?: Readonly<Record<string, string>>
+  /** The repository that the caller's token was issued for: one that was deleted and made again is another. */
+  readonly repositoryId?: number
+}
+
+/** Which repositories a caller may see: regular expressions, of which one of each list matches the name. */
+export type VisibleNames = readonly (readonly string[])[]
+
+/**
+ * Refuses a caller whose token was issued for another repository of the same name.
+ * @throws RegistryError UNAUTHORIZED.
+ */
+export function checkBinding(caller: Caller, repositoryId: number): void {
+  if (caller.repositoryId === undefined || caller.repositoryId === repositoryId) return
+  throw new RegistryError('UNAUTHORIZED', {
+    message: 'the token was issued for a repository that has been deleted since',
+  })
 }

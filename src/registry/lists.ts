@@ -4,7 +4,7 @@ import type { RepositoryName } from '../oci/name.ts'
 import { type ReferrerRow, listReferrers as referrersPage } from '../metadata/manifests.ts'
 import { findRepository, listRepositories } from '../metadata/repositories.ts'
 import { listTags as tagsPage } from '../metadata/tags.ts'
-import type { RegistryContext } from './context.ts'
+import { type Caller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
 
 /** One keyset page; `next` is the value of `last` for the page after it, absent at the end. */
 export interface Page<T> {
@@ -27,17 +27,24 @@ export async function listTags(
   name: RepositoryName,
   last: string,
   limit: number,
+  caller: Caller,
 ): Promise<Page<string>> {
   const repository = await findRepository(context.db, name)
   if (repository === undefined) throw new RegistryError('NAME_UNKNOWN', { detail: { name } })
+  checkBinding(caller, repository.id)
   if (limit === 0) return { items: [] }
   return page(await tagsPage(context.db, repository.id, last, limit + 1), limit, tag => tag)
 }
 
-/** Names of repositories that hold a manifest, in byte order after `last`. */
-export async function listCatalog(context: RegistryContext, last: string, limit: number): Promise<Page<string>> {
+/** Names of visible repositories that hold a manifest, in byte order after `last`. */
+export async function listCatalog(
+  context: RegistryContext,
+  visible: VisibleNames,
+  last: string,
+  limit: number,
+): Promise<Page<string>> {
   if (limit === 0) return { items: [] }
-  return page(await listRepositories(context.db, last, limit + 1), limit, name => name)
+  return page(await listRepositories(context.db, visible, last, limit + 1), limit, name => name)
 }
 
 /** An entry of a referrers list: distribution-spec, "Listing Referrers". */
@@ -66,7 +73,10 @@ export async function listReferrers(
     readonly last: string
     readonly limit: number | undefined
   },
+  caller: Caller,
 ): Promise<Page<Referrer>> {
+  const repository = caller.repositoryId === undefined ? undefined : await findRepository(context.db, name)
+  if (repository !== undefined) checkBinding(caller, repository.id)
   const items: Referrer[] = []
   let last = ask.last
   let bytes = 0

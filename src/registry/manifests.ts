@@ -10,7 +10,7 @@ import { LookUp } from '../metadata/look-up.ts'
 import * as manifests from '../metadata/manifests.ts'
 import { findRepository, holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { pointTag, removeTag, removeTagsOf, serialiseTag } from '../metadata/tags.ts'
-import type { Caller, RegistryContext } from './context.ts'
+import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type AbsentContent, type ManifestPlan, absentContent, planManifest, warningsOf } from './manifest-plan.ts'
 
 /** A visible manifest. `size` in bytes. */
@@ -46,6 +46,7 @@ export async function statManifest(
   const { leaseMs } = context.lifetimes
   const row = await lookUp.find({ repository: name, reference })
   if (row !== undefined) {
+    checkBinding(caller, row.repository_id)
     const promised =
       !caller.mayPush ||
       row.leased ||
@@ -106,6 +107,7 @@ export async function pushManifest(
   ].toSorted()
   const warnings = await context.db.transaction(async tx => {
     const repository = await holdRepository(tx, push.name)
+    checkBinding(caller, repository.id)
     if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
     await manifests.lockTargets(tx, repository.id, digest, tags)
@@ -164,6 +166,7 @@ async function writeManifest(
     payload: write.push.bytes,
     leaseMs: context.lifetimes.leaseMs,
     principal: write.caller.principal,
+    provenance: write.caller.provenance,
   })
   const children = await manifests.holdManifests(tx, repositoryId, plan.children)
   const links = await holdLinks(
@@ -215,6 +218,7 @@ export async function deleteManifest(
   await context.db.transaction(async tx => {
     const repository = await findRepository(tx, name)
     if (repository === undefined) throw unknown()
+    checkBinding(caller, repository.id)
     if (reference.tag !== undefined) {
       await serialiseTag(tx, repository.id, reference.tag)
       await manifests.lockTargets(tx, repository.id, undefined, [reference.tag])

@@ -3,7 +3,7 @@ import type { Reference, RepositoryName } from '../oci/name.ts'
 import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
 import type { Writable } from 'node:stream'
 import * as blobs from './blobs.ts'
-import type { Caller, RegistryContext } from './context.ts'
+import type { Caller, RegistryContext, VisibleNames } from './context.ts'
 import * as lists from './lists.ts'
 import * as manifests from './manifests.ts'
 import { PayloadCache } from './payload-cache.ts'
@@ -13,8 +13,11 @@ import { type UploadBody, type UploadTarget, Uploads } from './uploads.ts'
 export interface Registry {
   statBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<blobs.BlobInfo>
   sendBlob(key: StorageKey, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
-  mountBlob(mount: { name: RepositoryName; digest: Digest; from: RepositoryName | undefined }): Promise<boolean>
-  deleteBlob(name: RepositoryName, digest: Digest): Promise<void>
+  mountBlob(
+    mount: { name: RepositoryName; digest: Digest; from: RepositoryName | undefined; visible: VisibleNames },
+    caller: Caller,
+  ): Promise<boolean>
+  deleteBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<void>
   startUpload(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm): Promise<string>
   uploadStatus(target: UploadTarget): Promise<number>
   appendUpload(target: UploadTarget, body: UploadBody): Promise<number>
@@ -24,12 +27,13 @@ export interface Registry {
   readManifest(manifest: manifests.ManifestInfo): Promise<Uint8Array>
   pushManifest(push: manifests.ManifestPush, caller: Caller): Promise<manifests.PushedManifest>
   deleteManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<void>
-  listTags(name: RepositoryName, last: string, limit: number): Promise<lists.Page<string>>
-  listCatalog(last: string, limit: number): Promise<lists.Page<string>>
+  listTags(name: RepositoryName, last: string, limit: number, caller: Caller): Promise<lists.Page<string>>
+  listCatalog(visible: VisibleNames, last: string, limit: number): Promise<lists.Page<string>>
   listReferrers(
     name: RepositoryName,
     subject: Digest,
     ask: { artifactTypes: readonly string[]; last: string; limit: number | undefined },
+    caller: Caller,
   ): Promise<lists.Page<lists.Referrer>>
 }
 
@@ -42,7 +46,7 @@ export function createRegistry(context: RegistryContext): Registry {
   return {
     statBlob: (...args) => blobs.statBlob(context, blobLookUp, ...args),
     sendBlob: (...args) => context.store.send(...args),
-    mountBlob: mount => blobs.mountBlob(context, mount),
+    mountBlob: (...args) => blobs.mountBlob(context, ...args),
     deleteBlob: (...args) => blobs.deleteBlob(context, ...args),
     startUpload: (...args) => uploads.start(...args),
     uploadStatus: target => uploads.status(target),

@@ -10,7 +10,7 @@ import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
 import type { StorageKey, WriteState } from '../storage/blob-store.ts'
 import { type BlobLookUp, statBlob } from './blobs.ts'
-import type { Caller, RegistryContext } from './context.ts'
+import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
 import { type UploadLease, withUploadLease } from './upload-lease.ts'
 
@@ -49,6 +49,7 @@ export class Uploads {
     const id = randomUUID()
     await db.transaction(async tx => {
       const repository = await holdRepository(tx, name)
+      checkBinding(caller, repository.id)
       if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
       await rows.insertUpload(tx, {
         id,

@@ -7,13 +7,14 @@ import { noneMatches, rangeStands } from '../oci/precondition.ts'
 import { type WantedRange, multipartParts, parseRange } from '../oci/range.ts'
 import type { BlobInfo } from '../registry/blobs.ts'
 import type { Registry } from '../registry/registry.ts'
+import type { Gate } from '../middleware/gate.ts'
 import { callerOf, clientGone, empty, nameOf, paramOf } from './params.ts'
 
 const CONTENT_TYPE = 'application/octet-stream'
 
 /** Blobs: distribution-spec, "Pulling blobs" and "Deleting Blobs"; ranges by RFC 9110 section 14. */
-export function blobRoutes(router: Router, registry: Registry): void {
-  router.get('/v2/*name/blobs/:digest', async ctx => {
+export function blobRoutes(router: Router, registry: Registry, gate: Gate): void {
+  router.get('/v2/*name/blobs/:digest', gate.repository('pull'), async ctx => {
     const digest = parseDigest(paramOf(ctx, 'digest'))
     const blob = await registry.statBlob(nameOf(ctx), digest, callerOf(ctx))
     ctx.status = 200
@@ -38,8 +39,8 @@ export function blobRoutes(router: Router, registry: Registry): void {
     }
   })
 
-  router.delete('/v2/*name/blobs/:digest', async ctx => {
-    await registry.deleteBlob(nameOf(ctx), parseDigest(paramOf(ctx, 'digest')))
+  router.delete('/v2/*name/blobs/:digest', gate.repository('delete'), async ctx => {
+    await registry.deleteBlob(nameOf(ctx), parseDigest(paramOf(ctx, 'digest')), callerOf(ctx))
     empty(ctx, 202)
   })
 }

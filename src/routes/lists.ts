@@ -1,32 +1,40 @@
 import type Router from '@koa/router'
 import type { Context } from 'koa'
+import type { Authority } from '../auth/authority.ts'
 import { parseDigest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { nextLink, parsePage } from '../oci/pagination.ts'
+import type { Gate } from '../middleware/gate.ts'
 import type { Registry } from '../registry/registry.ts'
-import { json, nameOf, paramOf, queryValues } from './params.ts'
+import { callerOf, json, nameOf, paramOf, queryValues, visibleTo } from './params.ts'
 
 const CATALOG_MAX = 1000
 const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json'
 
 /** Lists: distribution-spec, "Listing Tags" and "Listing Referrers", and the catalog that clients use. */
-export function listRoutes(router: Router, registry: Registry, options: { readonly maxTags: number }): void {
-  router.get('/v2/*name/tags/list', async ctx => {
+export function listRoutes(
+  router: Router,
+  registry: Registry,
+  gate: Gate,
+  authority: Authority | undefined,
+  options: { readonly maxTags: number },
+): void {
+  router.get('/v2/*name/tags/list', gate.repository('pull'), async ctx => {
     const name = nameOf(ctx)
     const { n = options.maxTags, last = '' } = parsePage(ctx.query, options.maxTags)
-    const page = await registry.listTags(name, last, n)
+    const page = await registry.listTags(name, last, n, callerOf(ctx))
     link(ctx, `/v2/${name}/tags/list`, { n: String(n) }, page.next)
     json(ctx, { name, tags: page.items })
   })
 
-  router.get('/v2/_catalog', async ctx => {
+  router.get('/v2/_catalog', gate.catalog, async ctx => {
     const { n = CATALOG_MAX, last = '' } = parsePage(ctx.query, CATALOG_MAX)
-    const page = await registry.listCatalog(last, n)
+    const page = await registry.listCatalog(await visibleTo(ctx, authority), last, n)
     link(ctx, '/v2/_catalog', { n: String(n) }, page.next)
     json(ctx, { repositories: page.items })
   })
 
-  router.get('/v2/*name/referrers/:digest', async ctx => {
+  router.get('/v2/*name/referrers/:digest', gate.repository('pull'), async ctx => {
     const name = nameOf(ctx)
     const digest = parseDigest(paramOf(ctx, 'digest'))
     // A media type holds no space, so that is a plus that was not percent-encoded.
@@ -37,7 +45,7 @@ export function listRoutes(router: Router, registry: Registry, options: { readon
       throw new RegistryError('UNSUPPORTED', { status: 400, message: 'an artifactType must not contain NUL' })
     }
     const { n, last = '' } = parsePage(ctx.query, CATALOG_MAX)
-    const page = await registry.listReferrers(name, digest, { artifactTypes, last, limit: n })
+    const page = await registry.listReferrers(name, digest, { artifactTypes, last, limit: n }, callerOf(ctx))
     const params = { ...(n === undefined ? {} : { n: String(n) }), artifactType: artifactTypes }
     link(ctx, `/v2/${name}/referrers/${digest}`, params, page.next)
     if (artifactTypes.length > 0) ctx.set('OCI-Filters-Applied', 'artifactType')

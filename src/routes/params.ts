@@ -1,5 +1,8 @@
 import type { Context } from 'koa'
 import { type RepositoryName, parseName } from '../oci/name.ts'
+import type { Authority, VisibleNames } from '../auth/authority.ts'
+import type { GateState } from '../middleware/gate.ts'
+import { RegistryError } from '../oci/errors.ts'
 import type { Caller } from '../registry/context.ts'
 
 /** The repository that a `/v2/*name/…` route matched. @throws RegistryError NAME_INVALID. */
@@ -24,9 +27,34 @@ export function queryValue(ctx: Context, key: string): string | undefined {
   return queryValues(ctx, key).at(-1)
 }
 
-/** Who asks. Without a login everyone may do everything. */
-export function callerOf(_ctx: Context): Caller {
-  return { mayPush: true }
+/** Who asks, as the gate found out. Without logins everyone may do everything. */
+export function callerOf(ctx: Context): Caller {
+  const { access } = ctx.state as GateState
+  if (access === undefined) return { mayPush: true }
+  const name = paramOf(ctx, 'name')
+  const { provenance } = access.identity
+  const repositoryId = access.repositoryId(name)
+  return {
+    mayPush: access.may('push', name),
+    principal: access.identity.name,
+    ...(provenance === undefined ? {} : { provenance }),
+    ...(repositoryId === undefined ? {} : { repositoryId }),
+  }
+}
+
+/** The repositories that the caller may pull. */
+export async function visibleTo(ctx: Context, authority: Authority | undefined): Promise<VisibleNames> {
+  const { access } = ctx.state as GateState
+  return authority === undefined || access === undefined ? [] : await authority.visibleNames(access.identity)
+}
+
+/** A form as browsers and OAuth 2 clients send it. @throws RegistryError with 413 or 400. */
+export async function readForm(ctx: Context, maxBytes: number): Promise<URLSearchParams> {
+  const type = (ctx.get('Content-Type').split(';')[0] ?? '').trim().toLowerCase()
+  if (type !== 'application/x-www-form-urlencoded') {
+    throw new RegistryError('UNSUPPORTED', { status: 400, message: 'send a form: application/x-www-form-urlencoded' })
+  }
+  return new URLSearchParams((await readBody(ctx, maxBytes, 'a form')).toString('utf8'))
 }
 
 /** Fires when the client closes its connection before the response has ended. */
@@ -55,4 +83,24 @@ export function json(ctx: Context, value: unknown, type = 'application/json'): v
   ctx.status = 200
   ctx.body = body
   ctx.set({ 'Content-Type': type, 'Content-Length': String(body.byteLength) })
+}
+
+/** The whole request body, which is `what`. @throws RegistryError MANIFEST_INVALID with 413 as soon as it is too large. */
+export async function readBody(ctx: Context, maxBytes: number, what: string): Promise<Buffer> {
+  const tooLarge = () =>
+    new RegistryError('MANIFEST_INVALID', {
+      status: 413,
+      message: `${what} may have at most ${maxBytes} bytes`,
+    })
+  if (Number(ctx.get('Content-Length')) > maxBytes) throw tooLarge()
+  const chunks: Buffer[] = []
+  let size = 0
+  // Leaving the loop must not destroy the request: the answer goes over the same socket.
+  for await (const chunk of ctx.req.iterator({ destroyOnReturn: false })) {
+    const bytes = chunk as Buffer
+    size += bytes.byteLength
+    if (size > maxBytes) throw tooLarge()
+    chunks.push(bytes)
+  }
+  return Buffer.concat(chunks, size)
 }

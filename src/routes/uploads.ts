@@ -1,54 +1,59 @@
 import type Router from '@koa/router'
 import type { Context } from 'koa'
+import type { Authority } from '../auth/authority.ts'
+import { CAPABILITY_PARAMETER, type Gate, type GateState } from '../middleware/gate.ts'
 import { isDigestAlgorithm, parseDigest, tryParseDigest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type RepositoryName, tryParseName } from '../oci/name.ts'
 import { parseContentRange } from '../oci/range.ts'
 import type { Registry } from '../registry/registry.ts'
 import type { UploadBody, UploadTarget } from '../registry/uploads.ts'
-import { callerOf, clientGone, empty, nameOf, paramOf, queryValue } from './params.ts'
+import { callerOf, clientGone, empty, nameOf, paramOf, queryValue, visibleTo } from './params.ts'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** Upload sessions: distribution-spec, "Pushing blobs". */
-export function uploadRoutes(router: Router, registry: Registry): void {
-  router.post('/v2/*name/blobs/uploads/', async ctx => await startUpload(ctx, registry))
-  router.post('/v2/*name/blobs/uploads', async ctx => await startUpload(ctx, registry))
+export function uploadRoutes(router: Router, registry: Registry, gate: Gate, authority: Authority | undefined): void {
+  const start = async (ctx: Context): Promise<void> => await startUpload(ctx, registry, authority)
+  router.post('/v2/*name/blobs/uploads/', gate.repository('push'), start)
+  router.post('/v2/*name/blobs/uploads', gate.repository('push'), start)
 
-  router.get('/v2/*name/blobs/uploads/:id', async ctx => {
+  router.get('/v2/*name/blobs/uploads/:id', gate.upload, async ctx => {
     const target = targetOf(ctx)
-    present(ctx, target, await registry.uploadStatus(target))
+    await present(ctx, target, await registry.uploadStatus(target), authority)
     empty(ctx, 204)
   })
 
-  router.patch('/v2/*name/blobs/uploads/:id', async ctx => {
+  router.patch('/v2/*name/blobs/uploads/:id', gate.upload, async ctx => {
     const target = targetOf(ctx)
-    present(ctx, target, await registry.appendUpload(target, bodyOf(ctx)))
+    await present(ctx, target, await registry.appendUpload(target, bodyOf(ctx)), authority)
     empty(ctx, 202)
   })
 
-  router.put('/v2/*name/blobs/uploads/:id', async ctx => {
+  router.put('/v2/*name/blobs/uploads/:id', gate.upload, async ctx => {
     const target = targetOf(ctx)
     const digest = parseDigest(queryValue(ctx, 'digest') ?? '')
     await registry.finishUpload(target, digest, hasBody(ctx) ? bodyOf(ctx) : undefined)
     created(ctx, target.name, digest)
   })
 
-  router.delete('/v2/*name/blobs/uploads/:id', async ctx => {
+  router.delete('/v2/*name/blobs/uploads/:id', gate.upload, async ctx => {
     await registry.cancelUpload(targetOf(ctx))
     empty(ctx, 204)
   })
 }
 
-async function startUpload(ctx: Context, registry: Registry): Promise<void> {
+async function startUpload(ctx: Context, registry: Registry, authority: Authority | undefined): Promise<void> {
   const name = nameOf(ctx)
   const caller = callerOf(ctx)
   const mount = tryParseDigest(queryValue(ctx, 'mount') ?? '')
   if (mount !== undefined) {
     const asked = queryValue(ctx, 'from')
     const from = asked === undefined ? undefined : tryParseName(asked)
-    // A source that cannot exist is no mount and no error: the client gets a session to upload to.
-    if ((asked === undefined || from !== undefined) && (await registry.mountBlob({ name, digest: mount, from }))) {
+    // A source that cannot exist, or that the caller may not pull, is no mount and no error: the client gets a session.
+    const isSource = asked === undefined || (from !== undefined && (await mayPull(ctx, authority, from)))
+    const visible = from === undefined ? await visibleTo(ctx, authority) : []
+    if (isSource && (await registry.mountBlob({ name, digest: mount, from, visible }, caller))) {
       created(ctx, name, mount)
       return
     }
@@ -68,7 +73,7 @@ async function startUpload(ctx: Context, registry: Registry): Promise<void> {
     return
   }
   const target = { name, id: await registry.startUpload(name, caller, algorithm) }
-  present(ctx, target, 0)
+  await present(ctx, target, 0, authority)
   empty(ctx, 202)
 }
 
@@ -99,12 +104,36 @@ function bodyOf(ctx: Context): UploadBody {
   return { stream: ctx.req, start: range.start, signal }
 }
 
-function present(ctx: Context, target: UploadTarget, offset: number): void {
+/** Answers where the session goes on; with logins the Location carries the right to it, which outlives the token. */
+async function present(
+  ctx: Context,
+  target: UploadTarget,
+  offset: number,
+  authority: Authority | undefined,
+): Promise<void> {
+  const capability = await capabilityFor(ctx, target, authority)
   ctx.set({
-    Location: `/v2/${target.name}/blobs/uploads/${target.id}`,
+    Location: `/v2/${target.name}/blobs/uploads/${target.id}${capability}`,
     Range: `0-${Math.max(offset - 1, 0)}`,
     'Docker-Upload-UUID': target.id,
   })
+}
+
+async function capabilityFor(ctx: Context, target: UploadTarget, authority: Authority | undefined): Promise<string> {
+  const { [CAPABILITY_PARAMETER]: shown } = ctx.query
+  const identity = (ctx.state as GateState).access?.identity
+  if (authority === undefined) return ''
+  // Who goes on by a capability gets the same one back: it holds until the session would end unused.
+  if (identity === undefined) return typeof shown === 'string' ? `?${CAPABILITY_PARAMETER}=${shown}` : ''
+  const { principalId, epoch } = identity
+  const bound = principalId === undefined || epoch === undefined ? {} : { principalId, epoch }
+  return `?${CAPABILITY_PARAMETER}=${await authority.grantUpload({ upload: target.id, repository: target.name, ...bound })}`
+}
+
+async function mayPull(ctx: Context, authority: Authority | undefined, name: RepositoryName): Promise<boolean> {
+  const { access } = ctx.state as GateState
+  if (authority === undefined || access === undefined) return true
+  return access.may('pull', name) || (await authority.allows(access.identity, 'pull', name))
 }
 
 function created(ctx: Context, name: RepositoryName, digest: string): void {

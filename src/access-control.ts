@@ -1,0 +1,88 @@
+import { createServer } from 'node:http'
+import { type Administration, createAdministration } from './access/administration.ts'
+import { createGuessLimit } from './access/guess-limit.ts'
+import type { KeyLifetimes } from './access/keys.ts'
+import { type OpenAccess, openAccess } from './access/open.ts'
+import type { Config } from './config.ts'
+import type { Job } from './jobs/schedule.ts'
+import { listenLocally } from './local-socket.ts'
+import type { Log } from './log.ts'
+import type { Database } from './metadata/database.ts'
+
+/** Who may do what, put together from the settings. */
+export interface AccessControl {
+  /** Absent where the registry is open. */
+  readonly access: OpenAccess | undefined
+  readonly administration: Administration
+  readonly jobs: readonly Job[]
+}
+
+const MINUTE_MS = 60_000
+/** Wrong logins are counted over this window. */
+const GUESS_WINDOW_SECONDS = 300
+
+/** Opens access control; without logins only its administration, so that principals can be made before they are asked for. */
+export async function openAccessControl(
+  config: Config,
+  db: Database,
+  log: Log,
+  opened: AsyncDisposableStack,
+): Promise<AccessControl> {
+  const access = config.auth.mode === 'token' ? await openLogins(config, db, log) : undefined
+  if (access !== undefined) opened.defer(() => access.close())
+  const administration = createAdministration({
+    db,
+    keyLifetimes: keyLifetimes(config),
+    onPrincipalChanged: id => access?.states.forget(id),
+    onKeysChanged: () => access?.keys.refresh(),
+  })
+  return { access, administration, jobs: access === undefined ? [] : jobsOf(access) }
+}
+
+async function openLogins(config: Config, db: Database, log: Log): Promise<OpenAccess> {
+  const { auth } = config
+  return await openAccess({
+    ...auth,
+    db,
+    uploadExpiryMs: config.registry.uploadExpiryMs,
+    keyLifetimes: keyLifetimes(config),
+    authenticators: [],
+    foreign: { verify: () => Promise.resolve(undefined) },
+    guesses: createGuessLimit({
+      perAccount: auth.guessesPerAccount,
+      perClient: auth.guessesPerAddress,
+      windowSeconds: GUESS_WINDOW_SECONDS,
+    }),
+    onError: err => log.warn({ err }, 'access control could not write'),
+  })
+}
+
+function keyLifetimes({ auth, registry }: Config): KeyLifetimes {
+  return {
+    rotationMs: auth.keyRotationMs,
+    longestTokenMs: Math.max(auth.tokenLifetimeMs, registry.uploadExpiryMs),
+  }
+}
+
+function jobsOf(access: OpenAccess): Job[] {
+  return [
+    { name: 'rotate keys', everyMs: MINUTE_MS, run: () => access.rotateKeys() },
+    { name: 'prune access records', everyMs: 10 * MINUTE_MS, run: () => access.prune() },
+  ]
+}
+
+/** Serves `handle` on the administrator's socket. */
+export async function serveLocally(
+  config: Config,
+  handle: Parameters<typeof createServer>[1],
+  opened: AsyncDisposableStack,
+): Promise<void> {
+  const server = createServer(handle)
+  await listenLocally(server, config.data.dir)
+  opened.defer(async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    server.close(() => resolve())
+    server.closeAllConnections()
+    await promise
+  })
+}

@@ -1,0 +1,24 @@
+import type { Proof, RequestSource } from '../auth/authority.ts'
+
+/** A name and what was shown with it: a password, or a token in its place. */
+export interface Shown {
+  readonly name: string
+  readonly password: string
+}
+
+/** What an authenticator makes of what was shown. */
+export type Verdict =
+  | (Proof & { readonly tokenId?: number })
+  /** It is mine to judge, and wrong; the reason is for the audit, `message` for the person who tries. */
+  | { readonly refused: string; readonly message?: string }
+  /** Not mine: the next one in the chain is asked. */
+  | undefined
+
+/**
+ * One way of proving who one is. Authenticators are asked in order until one gives a verdict; where none does, the
+ * credentials are wrong. A right answer is remembered for a few seconds, so that a burst of logins costs one check.
+ */
+export interface Authenticator {
+  readonly name: string
+  check(shown: Shown, source: RequestSource): Promise<Verdict>
+}

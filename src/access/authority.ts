@@ -1,0 +1,284 @@
+import { randomUUID } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import type { Access, Authority, IssuedToken, Proof, RequestSource, VisibleNames } from '../auth/authority.ts'
+import type { Credentials } from '../auth/challenge.ts'
+import { ANONYMOUS, type Action, type Identity, type PatternActions, type Provenance } from '../auth/identity.ts'
+import { patternRegex } from '../auth/pattern.ts'
+import { type Grant, decide, implies } from '../auth/policy.ts'
+import { type AccessEntry, type Scope, repositoryActions } from '../auth/scope.ts'
+import { hashSecret, makeSecret } from '../auth/secrets.ts'
+import * as tokens from '../auth/tokens.ts'
+import { findRefreshToken, insertRefreshToken } from '../metadata/refresh-tokens.ts'
+import type { Database } from '../metadata/database.ts'
+import { findPrincipals } from '../metadata/principals.ts'
+import { repositoryIds } from '../metadata/repositories.ts'
+import { RegistryError } from '../oci/errors.ts'
+import { tryParseName } from '../oci/name.ts'
+import type { AuditTrail } from './audit-trail.ts'
+import { explain, grantsFor } from './grants.ts'
+import type { Keys } from './keys.ts'
+import type { Login } from './login.ts'
+import type { PrincipalStates } from './principal-states.ts'
+import type { UseTimes } from './use-times.ts'
+
+/** A verifier of access tokens that somebody else signs, or undefined where a token is not one of theirs. */
+export interface ForeignTokens {
+  /** @throws tokens.TokenRefused where it is theirs and wrong. */
+  verify(
+    token: string,
+    now: number,
+  ): Promise<{ readonly identity: Identity; readonly access: readonly AccessEntry[] } | undefined>
+}
+
+/** What the authority is made of. Durations in milliseconds. */
+export interface AuthorityOptions {
+  readonly db: Database
+  readonly keys: Keys
+  readonly states: PrincipalStates
+  readonly login: Login
+  readonly audit: AuditTrail
+  readonly useTimes: UseTimes
+  readonly foreign: ForeignTokens
+  /** What tokens call us, as audience and as issuer. */
+  readonly service: string
+  readonly tokenLifetimeMs: number
+  readonly uploadExpiryMs: number
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}
+
+const VERIFIED_LIMIT = 10_000
+
+type Verified = { readonly identity: Identity; readonly access: readonly AccessEntry[]; readonly expiresAt: number }
+
+/** The authority that works on rows. Holds nothing another process needs. */
+export class RowAuthority implements Authority {
+  readonly service: string
+  readonly #options: AuthorityOptions
+  /** Tokens whose signature was checked, until they expire. */
+  readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_LIMIT })
+
+  constructor(options: AuthorityOptions) {
+    this.#options = options
+    this.service = options.service
+  }
+
+  async access(credentials: Credentials, source: RequestSource): Promise<Access> {
+    switch (credentials.kind) {
+      case 'none':
+        return tokenAccess(ANONYMOUS, [], false)
+      case 'bearer':
+        return await this.#bearerAccess(credentials.token)
+      case 'basic': {
+        const { identity } = await this.login(credentials, source)
+        return grantedAccess(identity, await grantsFor(this.#options.db, identity))
+      }
+      case 'unreadable':
+        throw new RegistryError('UNAUTHORIZED', { message: 'the Authorization header cannot be read' })
+    }
+  }
+
+  async login(credentials: Credentials, source: RequestSource): Promise<Proof> {
+    if (credentials.kind === 'none') return { identity: ANONYMOUS }
+    if (credentials.kind !== 'basic') {
+      throw new RegistryError('UNAUTHORIZED', { message: 'show a name and a password' })
+    }
+    const { login, states, useTimes, audit } = this.#options
+    const proven = await login.prove(credentials, source)
+    const { identity } = proven
+    const { principalId, epoch } = identity
+    if (principalId !== undefined && epoch !== undefined) {
+      // What was remembered of the password must not outlive a revocation.
+      if (!(await states.isCurrent(principalId, epoch))) {
+        const detail = { reason: 'changed or disabled a moment ago' }
+        audit.add({ kind: 'login', outcome: 'refused', ...actor(identity), ...where(source), detail })
+        throw new RegistryError('UNAUTHORIZED', { message: `${identity.name} was changed or disabled a moment ago` })
+      }
+      useTimes.used(principalId, proven.tokenId)
+    }
+    return proven
+  }
+
+  async refresh(refreshToken: string, source: RequestSource): Promise<Identity> {
+    const { db, audit } = this.#options
+    const row = await findRefreshToken(db, hashSecret(refreshToken))
+    const [principal] = row === undefined ? [] : await findPrincipals(db, [row.principal_id])
+    if (row === undefined || principal?.active !== true || principal.epoch !== row.epoch) {
+      const detail = { reason: 'refresh token unknown, expired or revoked' }
+      audit.add({ kind: 'refresh', outcome: 'refused', actor: principal?.name ?? '', ...where(source), detail })
+      throw new RegistryError('UNAUTHORIZED', {
+        message: 'the refresh token is unknown, expired or revoked: log in again',
+      })
+    }
+    return {
+      kind: principal.kind,
+      name: principal.name,
+      principalId: principal.id,
+      epoch: principal.epoch,
+      ...(row.scopes === null ? {} : { scopes: row.scopes as readonly PatternActions[] }),
+      ...(row.provenance === null ? {} : { provenance: row.provenance as Provenance }),
+    }
+  }
+
+  async issue(
+    identity: Identity,
+    scopes: readonly Scope[],
+    refreshMs: number | undefined,
+    source: RequestSource,
+  ): Promise<IssuedToken> {
+    const { db, audit, keys, now, tokenLifetimeMs } = this.#options
+    const granted = await this.#granted(identity, scopes)
+    const issuedAt = Math.floor(now() / 1000)
+    const lifetime = Math.floor(tokenLifetimeMs / 1000)
+    const frame = { issuer: this.service, audience: this.service, issuedAt, expiresAt: issuedAt + lifetime }
+    const id = randomUUID()
+    const token = tokens.signToken(await keys.signer(), frame, { identity, access: granted, id })
+    if (identity.kind !== 'anonymous') {
+      const detail = { token: id, granted: granted.map(({ name, actions }) => ({ name, actions })) }
+      audit.add({ kind: 'token', outcome: 'ok', ...actor(identity), ...where(source), detail })
+    }
+    const answer = { token, expiresIn: lifetime, issuedAt: new Date(issuedAt * 1000), granted }
+    if (refreshMs === undefined || identity.principalId === undefined || identity.epoch === undefined) return answer
+    const secret = makeSecret('refresh')
+    const { principalId, epoch, scopes: narrowed, provenance } = identity
+    await db.transaction(tx =>
+      insertRefreshToken(tx, {
+        hash: secret.hash,
+        principalId,
+        epoch,
+        scopes: narrowed,
+        provenance,
+        lifetimeMs: refreshMs,
+      }),
+    )
+    return { ...answer, refreshToken: secret.text }
+  }
+
+  async allows(identity: Identity, action: Action, name: string): Promise<boolean> {
+    if (identity.kind === 'foreign') return false
+    return (await explain(this.#options.db, identity, action, name)).allowed
+  }
+
+  async visibleNames(identity: Identity): Promise<VisibleNames> {
+    if (identity.kind === 'local') return []
+    const regexes = (entries: readonly PatternActions[]): string[] =>
+      entries.filter(entry => implies(entry.actions, 'pull')).map(entry => patternRegex(entry.pattern))
+    const granted = regexes(await grantsFor(this.#options.db, identity))
+    return identity.scopes === undefined ? [granted] : [granted, regexes(identity.scopes)]
+  }
+
+  async grantUpload(capability: tokens.UploadCapability): Promise<string> {
+    const { keys, now, uploadExpiryMs } = this.#options
+    const issuedAt = Math.floor(now() / 1000)
+    const expiresAt = issuedAt + Math.ceil(uploadExpiryMs / 1000)
+    const frame = { issuer: this.service, audience: this.service, issuedAt, expiresAt }
+    return tokens.signCapability(await keys.signer(), frame, capability)
+  }
+
+  async mayContinue(token: string, upload: string, repository: string): Promise<boolean> {
+    const { states } = this.#options
+    try {
+      const capability = await tokens.verifyCapability(token, this.#expected(), kid => this.#options.keys.find(kid))
+      if (capability.upload !== upload || capability.repository !== repository) return false
+      const { principalId, epoch } = capability
+      return principalId === undefined || epoch === undefined || (await states.isCurrent(principalId, epoch))
+    } catch (error) {
+      if (error instanceof tokens.TokenRefused) return false
+      throw error
+    }
+  }
+
+  async keySet(): Promise<{ readonly keys: readonly object[] }> {
+    return { keys: await this.#options.keys.published() }
+  }
+
+  async #bearerAccess(token: string): Promise<Access> {
+    const { now, states } = this.#options
+    const verified = this.#verified.get(token) ?? (await this.#verify(token))
+    const { principalId, epoch } = verified.identity
+    const expired = verified.expiresAt * 1000 <= now()
+    const revoked = principalId !== undefined && epoch !== undefined && !(await states.isCurrent(principalId, epoch))
+    if (expired || revoked) {
+      this.#verified.delete(token)
+      throw invalidToken(expired ? 'the token has expired' : 'the token was revoked')
+    }
+    return tokenAccess(verified.identity, verified.access, true)
+  }
+
+  async #verify(token: string): Promise<Verified> {
+    const { foreign, keys, now } = this.#options
+    try {
+      const theirs = await foreign.verify(token, now())
+      // A foreign token is verified each time it is shown: its issuer may withdraw the key.
+      if (theirs !== undefined) return { ...theirs, expiresAt: Number.POSITIVE_INFINITY }
+      const verified = await tokens.verifyToken(token, this.#expected(), kid => keys.find(kid))
+      this.#verified.set(token, verified)
+      return verified
+    } catch (error) {
+      if (error instanceof tokens.TokenRefused) throw invalidToken('the token is not valid', error)
+      throw error
+    }
+  }
+
+  #expected(): { issuer: string; audience: string; now: number } {
+    return { issuer: this.service, audience: this.service, now: Math.floor(this.#options.now() / 1000) }
+  }
+
+  async #granted(identity: Identity, scopes: readonly Scope[]): Promise<AccessEntry[]> {
+    const { db } = this.#options
+    const wanted = scopes.filter(scope => scope.type === 'repository' && tryParseName(scope.name) !== undefined)
+    const ids = await repositoryIds(
+      db,
+      wanted.map(scope => scope.name),
+    )
+    const grants = wanted.length === 0 ? [] : await grantsFor(db, identity)
+    const entries: AccessEntry[] = []
+    for (const scope of wanted) {
+      const actions = repositoryActions(scope).filter(action => decide(identity, grants, action, scope.name).allowed)
+      if (actions.length === 0) continue
+      const repository = ids.get(scope.name)
+      const bound = repository === undefined ? {} : { repository }
+      entries.push({ type: 'repository', name: scope.name, actions, ...bound })
+    }
+    const list = scopes.some(({ type, name }) => type === 'registry' && name === 'catalog')
+    return list ? [...entries, { type: 'registry', name: 'catalog', actions: ['*'] }] : entries
+  }
+}
+
+function tokenAccess(identity: Identity, entries: readonly AccessEntry[], shown: boolean): Access {
+  const find = (name: string): AccessEntry | undefined =>
+    entries.find(entry => entry.type === 'repository' && entry.name === name)
+  return {
+    identity,
+    shown,
+    may: (action, name) => {
+      const actions = find(name)?.actions ?? []
+      return actions.includes('*') || implies(actions as readonly Action[], action)
+    },
+    repositoryId: name => find(name)?.repository,
+    mayList: entries.some(entry => entry.type === 'registry' && entry.name === 'catalog'),
+  }
+}
+
+function grantedAccess(identity: Identity, grants: readonly Grant[]): Access {
+  return {
+    identity,
+    shown: identity.kind !== 'anonymous',
+    may: (action, name) => decide(identity, grants, action, name).allowed,
+    repositoryId: () => undefined,
+    mayList: true,
+  }
+}
+
+function invalidToken(message: string, cause?: unknown): RegistryError {
+  return new RegistryError('UNAUTHORIZED', { message, detail: { error: 'invalid_token' }, cause })
+}
+
+function actor(identity: Identity): { actor: string; actorId?: number } {
+  const { name, principalId } = identity
+  return principalId === undefined ? { actor: name } : { actor: name, actorId: principalId }
+}
+
+function where(source: RequestSource): { client: string; requestId: string } {
+  return { client: source.client, requestId: source.requestId }
+}

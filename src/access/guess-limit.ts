@@ -1,0 +1,40 @@
+import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible'
+import type { GuessLimit } from './login.ts'
+
+/** How many wrong guesses are allowed in a window. */
+export interface GuessLimitOptions {
+  readonly perAccount: number
+  readonly perClient: number
+  readonly windowSeconds: number
+}
+
+/**
+ * Counts wrong guesses in this process's memory. Several processes together allow as many times more; that bounds
+ * guessing all the same, and a stranger cannot make the index write.
+ */
+export function createGuessLimit(options: GuessLimitOptions): GuessLimit {
+  const { windowSeconds: duration } = options
+  // An account is held off only towards the client that guesses, or anyone could lock anyone out.
+  const accounts = new RateLimiterMemory({ points: options.perAccount, duration, keyPrefix: 'account' })
+  const clients = new RateLimiterMemory({ points: options.perClient, duration, keyPrefix: 'client' })
+  const accountKey = (name: string, client: string): string => `${client} ${name}`
+  return {
+    async heldOff(name, client) {
+      const [account, from] = await Promise.all([accounts.get(accountKey(name, client)), clients.get(client)])
+      const waits = [waitOf(account, options.perAccount), waitOf(from, options.perClient)]
+      const longest = Math.max(...waits)
+      return longest > 0 ? Math.ceil(longest / 1000) : undefined
+    },
+    async failed(name, client) {
+      await accounts.penalty(accountKey(name, client))
+      await clients.penalty(client)
+    },
+    async succeeded(name, client) {
+      await accounts.delete(accountKey(name, client))
+    },
+  }
+}
+
+function waitOf(state: RateLimiterRes | null, allowed: number): number {
+  return state !== null && state.consumedPoints >= allowed ? state.msBeforeNext : 0
+}

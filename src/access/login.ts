@@ -1,0 +1,78 @@
+import type { RequestSource } from '../auth/authority.ts'
+import { BasicCache } from '../auth/basic-cache.ts'
+import { RegistryError } from '../oci/errors.ts'
+import type { AuditTrail } from './audit-trail.ts'
+import type { Authenticator, Shown, Verdict } from './authenticator.ts'
+
+/** A right answer of an authenticator. */
+export type Proven = Extract<Verdict, { identity: unknown }>
+
+/** Counts wrong guesses of one client and of one account; holds both off for a while after too many. */
+export interface GuessLimit {
+  /** Seconds to wait before another try is judged at all, or undefined. */
+  heldOff(name: string, client: string): Promise<number | undefined>
+  failed(name: string, client: string): Promise<void>
+  succeeded(name: string, client: string): Promise<void>
+}
+
+/** A right password is remembered for so long; a changed one is refused as late as that. */
+const REMEMBER_MS = 10_000
+const MAX_NAME_LENGTH = 255
+
+/** Asks the authenticators in order who one is. */
+export class Login {
+  readonly #authenticators: readonly Authenticator[]
+  readonly #guesses: GuessLimit
+  readonly #audit: AuditTrail
+  readonly #known = new BasicCache<Proven>(REMEMBER_MS)
+
+  constructor(authenticators: readonly Authenticator[], guesses: GuessLimit, audit: AuditTrail) {
+    this.#authenticators = authenticators
+    this.#guesses = guesses
+    this.#audit = audit
+  }
+
+  /**
+   * Who a name and password (or token in its place) prove to be.
+   * @throws RegistryError UNAUTHORIZED with a reason a person understands; TOOMANYREQUESTS with `Retry-After`.
+   */
+  async prove(shown: Shown, source: RequestSource): Promise<Proven> {
+    if (shown.name.length > MAX_NAME_LENGTH) throw wrong()
+    const wait = await this.#guesses.heldOff(shown.name, source.client)
+    if (wait !== undefined) {
+      throw new RegistryError('TOOMANYREQUESTS', {
+        message: 'too many wrong logins: wait before the next try',
+        headers: { 'Retry-After': String(wait) },
+      })
+    }
+    let refusal: Extract<Verdict, { refused: string }> | undefined
+    const proven = await this.#known.get(shown.name, shown.password, async () => {
+      for (const authenticator of this.#authenticators) {
+        const verdict = await authenticator.check(shown, source)
+        if (verdict === undefined) continue
+        if ('identity' in verdict) return verdict
+        refusal = verdict
+        return undefined
+      }
+      return undefined
+    })
+    if (proven === undefined) {
+      await this.#guesses.failed(shown.name, source.client)
+      this.#audit.add({
+        kind: 'login',
+        outcome: 'refused',
+        actor: shown.name,
+        client: source.client,
+        requestId: source.requestId,
+        detail: { reason: refusal?.refused ?? 'unknown name or wrong password' },
+      })
+      throw wrong(refusal?.message)
+    }
+    await this.#guesses.succeeded(shown.name, source.client)
+    return proven
+  }
+}
+
+function wrong(message = 'wrong name or password'): RegistryError {
+  return new RegistryError('UNAUTHORIZED', { message })
+}

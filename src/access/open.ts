@@ -1,0 +1,98 @@
+import type { Authority } from '../auth/authority.ts'
+import { pruneAudit } from '../metadata/audit.ts'
+import type { Database } from '../metadata/database.ts'
+import { pruneExpiredTokens } from '../metadata/refresh-tokens.ts'
+import { AuditTrail } from './audit-trail.ts'
+import type { Authenticator } from './authenticator.ts'
+import { type ForeignTokens, RowAuthority } from './authority.ts'
+import { ensureFirstAdmin } from './first-admin.ts'
+import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
+import { type GuessLimit, Login } from './login.ts'
+import { secretAuthenticator, userAuthenticator } from './password-login.ts'
+import { PrincipalStates } from './principal-states.ts'
+import { UseTimes } from './use-times.ts'
+
+/** How access control works; durations in milliseconds. */
+export interface AccessOptions {
+  readonly db: Database
+  readonly service: string
+  readonly tokenLifetimeMs: number
+  readonly uploadExpiryMs: number
+  readonly revocationMaxAgeMs: number
+  readonly keyRotationMs: number
+  readonly auditRetentionMs: number
+  /** The first administrator's password; without it one is generated. */
+  readonly adminPassword: string | undefined
+  /** Further ways to prove who one is, asked after tokens and before passwords of ours. */
+  readonly authenticators: readonly Authenticator[]
+  readonly foreign: ForeignTokens
+  readonly guesses: GuessLimit
+  readonly onError: (error: unknown) => void
+  /** Milliseconds since 1970. */
+  readonly now?: () => number
+}
+
+/** Access control at work. */
+export interface OpenAccess {
+  readonly authority: Authority
+  readonly keys: Keys
+  readonly keyLifetimes: KeyLifetimes
+  readonly states: PrincipalStates
+  /** The first administrator's password, where this start made one; it is shown once and kept nowhere. */
+  readonly generatedPassword: string | undefined
+  /** Rotates keys when they are due. */
+  rotateKeys(): Promise<void>
+  /** Removes what is too old: audit entries, expired refresh tokens. */
+  prune(): Promise<void>
+  /** Writes what has not been written yet. */
+  close(): Promise<void>
+}
+
+const PRUNE_BATCH = 1_000
+
+/** Prepares keys and the first administrator, and puts the authority together. */
+export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
+  const { db, onError } = options
+  const keyLifetimes = {
+    rotationMs: options.keyRotationMs,
+    longestTokenMs: Math.max(options.tokenLifetimeMs, options.uploadExpiryMs),
+  }
+  await rotateKeysWhenDue(db, keyLifetimes)
+  const generatedPassword = await ensureFirstAdmin(db, options.adminPassword)
+  const keys = new Keys(db)
+  const states = new PrincipalStates(db, options.revocationMaxAgeMs)
+  const audit = new AuditTrail(db, onError)
+  const useTimes = new UseTimes(db, onError)
+  const chain = [secretAuthenticator(db), ...options.authenticators, userAuthenticator(db)]
+  const authority = new RowAuthority({
+    db,
+    keys,
+    states,
+    login: new Login(chain, options.guesses, audit),
+    audit,
+    useTimes,
+    foreign: options.foreign,
+    service: options.service,
+    tokenLifetimeMs: options.tokenLifetimeMs,
+    uploadExpiryMs: options.uploadExpiryMs,
+    now: options.now ?? Date.now,
+  })
+  return {
+    authority,
+    keys,
+    keyLifetimes,
+    states,
+    generatedPassword,
+    async rotateKeys() {
+      if (await rotateKeysWhenDue(db, keyLifetimes)) keys.refresh()
+    },
+    async prune() {
+      while ((await db.transaction(tx => pruneAudit(tx, options.auditRetentionMs, PRUNE_BATCH))) === PRUNE_BATCH);
+      while ((await db.transaction(tx => pruneExpiredTokens(tx, PRUNE_BATCH))) >= PRUNE_BATCH);
+    },
+    async close() {
+      await audit.flush()
+      await useTimes.flush()
+    },
+  }
+}

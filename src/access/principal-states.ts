@@ -1,0 +1,61 @@
+import { LRUCache } from 'lru-cache'
+import type { Database } from '../metadata/database.ts'
+import { findPrincipals } from '../metadata/principals.ts'
+
+const LIMIT = 10_000
+
+interface State {
+  /** Undefined: gone, disabled or expired. */
+  readonly epoch: number | undefined
+  readonly readAt: number
+}
+
+/**
+ * Whether principals that tokens were issued to are still what they were. What is remembered is never older than
+ * `maxAgeMs`, so a revocation is effective within that time in every process. Look-ups that arrive together are one query.
+ */
+export class PrincipalStates {
+  readonly #db: Database
+  readonly #maxAgeMs: number
+  readonly #states = new LRUCache<number, State>({ max: LIMIT })
+  #wanted: { readonly ids: Set<number>; readonly read: Promise<void> } | undefined
+
+  constructor(db: Database, maxAgeMs: number) {
+    this.#db = db
+    this.#maxAgeMs = maxAgeMs
+  }
+
+  /** Whether the principal is active and of that epoch. */
+  async isCurrent(principalId: number, epoch: number): Promise<boolean> {
+    let state = this.#states.get(principalId)
+    if (state === undefined || performance.now() - state.readAt >= this.#maxAgeMs) {
+      await this.#read(principalId)
+      state = this.#states.get(principalId)
+    }
+    return state?.epoch === epoch
+  }
+
+  /** Forgets what is remembered of a principal, after this process changed it. */
+  forget(principalId: number): void {
+    this.#states.delete(principalId)
+  }
+
+  async #read(principalId: number): Promise<void> {
+    if (this.#wanted === undefined) {
+      const ids = new Set<number>()
+      // Whoever asks before the query is sent joins it; whoever asks later needs a later one.
+      const read = Promise.resolve().then(async () => {
+        this.#wanted = undefined
+        const readAt = performance.now()
+        const rows = new Map((await findPrincipals(this.#db, [...ids])).map(row => [row.id, row]))
+        for (const id of ids) {
+          const row = rows.get(id)
+          this.#states.set(id, { epoch: row?.active === true ? row.epoch : undefined, readAt })
+        }
+      })
+      this.#wanted = { ids, read }
+    }
+    this.#wanted.ids.add(principalId)
+    await this.#wanted.read
+  }
+}

@@ -1,0 +1,112 @@
+import type { Context, Middleware } from 'koa'
+import type { Access, Authority, RequestSource } from '../auth/authority.ts'
+import { type Challenge, challengeHeader, parseAuthorization } from '../auth/challenge.ts'
+import type { Action } from '../auth/identity.ts'
+import { RegistryError } from '../oci/errors.ts'
+import { originOf } from './origin.ts'
+
+/** Stands before each route and lets through whoever may do what the route does. */
+export interface Gate {
+  /** Demands an action on the repository that the route names. */
+  repository(action: Action): Middleware
+  /** The same for an upload session, which its Location's capability opens as well. */
+  upload: Middleware
+  /** Demands that anything valid is shown: `/v2/` is where clients learn how to log in. */
+  ping: Middleware
+  /** Demands the right to list repositories. */
+  catalog: Middleware
+}
+
+/** What a gate found out, for the routes behind it. */
+export interface GateState {
+  access?: Access
+}
+
+/** The query parameter of a Location that carries the capability of an upload. */
+export const CAPABILITY_PARAMETER = 'grant'
+
+const pass: Middleware = (_ctx, next) => next()
+
+/** Lets everybody through: for a registry that is open. */
+export const OPEN_GATE: Gate = { repository: () => pass, upload: pass, ping: pass, catalog: pass }
+
+/** A gate that asks `authority`. `publicUrl` is the registry's own address where it is configured. */
+export function createGate(authority: Authority, publicUrl: string | undefined): Gate {
+  const challenge = (ctx: Context, scope: string, error?: Challenge['error']): Record<string, string> => ({
+    'WWW-Authenticate': challengeHeader({
+      realm: `${originOf(ctx, publicUrl)}/token`,
+      service: authority.service,
+      scope,
+      ...(error === undefined ? {} : { error }),
+    }),
+  })
+
+  const identify = async (ctx: Context, scope: string): Promise<Access> => {
+    try {
+      const access = await authority.access(parseAuthorization(ctx.get('Authorization')), sourceOf(ctx))
+      ;(ctx.state as GateState).access = access
+      return access
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') throw error
+      throw new RegistryError('UNAUTHORIZED', {
+        message: error.message,
+        headers: challenge(ctx, scope, 'invalid_token'),
+        cause: error.cause,
+      })
+    }
+  }
+
+  const demand = async (ctx: Context, action: Action): Promise<void> => {
+    const name = nameIn(ctx)
+    const scope = `repository:${name}:${SCOPES[action]}`
+    const access = await identify(ctx, scope)
+    if (access.may(action, name)) return
+    throw new RegistryError('UNAUTHORIZED', {
+      message: access.shown
+        ? `${access.identity.name === '' ? 'the token' : access.identity.name} may not ${action} here`
+        : 'log in to do this',
+      detail: { repository: name, action },
+      headers: challenge(ctx, scope, access.shown ? 'insufficient_scope' : undefined),
+    })
+  }
+
+  return {
+    repository: action => async (ctx, next) => {
+      await demand(ctx, action)
+      await next()
+    },
+    upload: async (ctx, next) => {
+      const { [CAPABILITY_PARAMETER]: capability } = ctx.query
+      const { id = '' } = ctx['params'] as { id?: string }
+      const isContinued = typeof capability === 'string' && (await authority.mayContinue(capability, id, nameIn(ctx)))
+      if (!isContinued) await demand(ctx, 'push')
+      await next()
+    },
+    ping: async (ctx, next) => {
+      const access = await identify(ctx, '')
+      if (!access.shown) throw new RegistryError('UNAUTHORIZED', { headers: challenge(ctx, '') })
+      await next()
+    },
+    catalog: async (ctx, next) => {
+      const scope = 'registry:catalog:*'
+      const access = await identify(ctx, scope)
+      if (!access.mayList) {
+        const error = access.shown ? 'insufficient_scope' : undefined
+        throw new RegistryError('UNAUTHORIZED', { headers: challenge(ctx, scope, error) })
+      }
+      await next()
+    },
+  }
+}
+
+/** What a token must allow for an action, as challenges ask for it. */
+const SCOPES: Readonly<Record<Action, string>> = { pull: 'pull', push: 'pull,push', delete: 'delete', admin: '*' }
+
+/** Where the request comes from. */
+export function sourceOf(ctx: Context): RequestSource {
+  return { client: ctx.ip, requestId: String(ctx.state['requestId']) }
+}
+
+function nameIn(ctx: Context): string {
+  return (ctx['params'] as { name?: string }).name ?? ''
+}
