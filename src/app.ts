@@ -2,11 +2,13 @@ import Router from '@koa/router'
 import Koa from 'koa'
 import { RegistryError } from './oci/errors.ts'
 import { errors, isAbort, notFound } from './middleware/errors.ts'
+import type { Administration } from './access/administration.ts'
 import type { Authority } from './auth/authority.ts'
 import { OPEN_GATE, createGate } from './middleware/gate.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
 import { wellFormed } from './middleware/well-formed.ts'
 import type { Registry } from './registry/registry.ts'
+import { administrationRoutes, identifyBy, identifyLocal } from './routes/api/routes.ts'
 import { baseRoutes } from './routes/base.ts'
 import { blobRoutes } from './routes/blobs.ts'
 import { healthRoutes } from './routes/health.ts'
@@ -20,6 +22,9 @@ export interface AppOptions {
   readonly registry: Registry
   /** Who decides who may; absent where everyone may do everything. */
   readonly authority: Authority | undefined
+  /** The administration's API; absent where nobody logs in. */
+  readonly administration: Administration | undefined
+  readonly version: string
   /** The registry's own address, where clients do not reach it by the Host they send. */
   readonly publicUrl: string | undefined
   readonly manifestMaxBytes: number
@@ -38,12 +43,31 @@ export function createApp(options: AppOptions): Koa {
   healthRoutes(router, options.ready)
   const { authority } = options
   const gate = authority === undefined ? OPEN_GATE : createGate(authority, options.publicUrl)
-  if (authority !== undefined) tokenRoutes(router, authority)
+  if (authority !== undefined) {
+    tokenRoutes(router, authority)
+    const { administration } = options
+    if (administration !== undefined) {
+      administrationRoutes(router, administration, identifyBy(authority), options.version)
+    }
+  }
   baseRoutes(router, gate)
   uploadRoutes(router, options.registry, gate, authority)
   listRoutes(router, options.registry, gate, authority, { maxTags: options.tagListMax })
   blobRoutes(router, options.registry, gate)
   manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
+  return assemble(router, options)
+}
+
+/** The application behind the administrator's socket: the administration's API and nothing else. */
+export function createLocalApp(
+  options: Pick<AppOptions, 'observe' | 'onError' | 'version'> & { readonly administration: Administration },
+): Koa {
+  const router = new Router()
+  administrationRoutes(router, options.administration, identifyLocal, options.version)
+  return assemble(router, options)
+}
+
+function assemble(router: Router, options: Pick<AppOptions, 'observe' | 'onError'>): Koa {
 
   const unsupported = () => new RegistryError('UNSUPPORTED')
   const app = new Koa()

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { adminHelp, adminVerb, isAdminNoun } from './cli/admin.ts'
 import { CONFIG_HELP, configVerb } from './cli/config.ts'
 import { HEALTH_HELP, healthVerb } from './cli/health.ts'
 import { SERVE_HELP, serveVerb } from './cli/serve.ts'
@@ -16,6 +17,9 @@ const HELP = `berth ${VERSION}: a private OCI image registry
   berth version          print the version
   berth help VERB        say more about one of them
 
+Administration, through the running server of this data directory (or --server URL with BERTH_TOKEN); --json for programs:
+
+${adminHelp()}
 Settings come from BERTH_* variables and the YAML file BERTH_CONFIG names: docs/configuration.md
 `
 /** EX_CONFIG and EX_USAGE of sysexits.h. */
@@ -41,10 +45,16 @@ class UsageError extends Error {
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  const [noun = '', ...rest] = args
+  if (isAdminNoun(noun)) return await adminVerb(noun, rest)
   const { verb = 'help', words, wantsHelp } = parse(args)
-  if (verb === 'help') return print(words[0] === undefined ? HELP : verbOf(words[0]).help)
+  if (verb === 'help') return print(words[0] === undefined ? HELP : helpOf(words[0]))
   const { help, run } = verbOf(verb)
   return wantsHelp ? print(help) : await run(words)
+}
+
+function helpOf(word: string): string {
+  return isAdminNoun(word) ? adminHelp(word) : verbOf(word).help
 }
 
 function parse(args: readonly string[]): { verb: string | undefined; words: string[]; wantsHelp: boolean } {

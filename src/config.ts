@@ -186,7 +186,8 @@ function isKnown(path: string): boolean {
 /** A variable that is empty counts as not set: compose files and charts pass on what they were not given. */
 function readEnvironment(env: Environment, faults: ConfigFault[]): Map<string, unknown> {
   const found = new Map<string, unknown>()
-  const known = new Set(['BERTH_CONFIG'])
+  // BERTH_TOKEN is the command's own: who calls another server's API.
+  const known = new Set(['BERTH_CONFIG', 'BERTH_TOKEN'])
   for (const path of PATHS) {
     const name = variableOf(path)
     known.add(name)

@@ -19,7 +19,7 @@ export interface AccessOptions {
   readonly tokenLifetimeMs: number
   readonly uploadExpiryMs: number
   readonly revocationMaxAgeMs: number
-  readonly keyRotationMs: number
+  readonly keyLifetimes: KeyLifetimes
   readonly auditRetentionMs: number
   /** The first administrator's password; without it one is generated. */
   readonly adminPassword: string | undefined
@@ -36,7 +36,6 @@ export interface AccessOptions {
 export interface OpenAccess {
   readonly authority: Authority
   readonly keys: Keys
-  readonly keyLifetimes: KeyLifetimes
   readonly states: PrincipalStates
   /** The first administrator's password, where this start made one; it is shown once and kept nowhere. */
   readonly generatedPassword: string | undefined
@@ -52,11 +51,7 @@ const PRUNE_BATCH = 1_000
 
 /** Prepares keys and the first administrator, and puts the authority together. */
 export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
-  const { db, onError } = options
-  const keyLifetimes = {
-    rotationMs: options.keyRotationMs,
-    longestTokenMs: Math.max(options.tokenLifetimeMs, options.uploadExpiryMs),
-  }
+  const { db, keyLifetimes, onError } = options
   await rotateKeysWhenDue(db, keyLifetimes)
   const generatedPassword = await ensureFirstAdmin(db, options.adminPassword)
   const keys = new Keys(db)
@@ -80,7 +75,6 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   return {
     authority,
     keys,
-    keyLifetimes,
     states,
     generatedPassword,
     async rotateKeys() {

@@ -96,22 +96,18 @@ export async function insertSecret(tx: Transaction, tokenId: number, hash: Uint8
   await tx.query('insert into token_secret (token_id, hash) values ($1, $2)', [tokenId, hash])
 }
 
-/** Leaves the newest `keep` secrets of a locked token, which end at `endsAt` where that is given; removes the rest. */
-export async function retireSecrets(
-  tx: Transaction,
-  tokenId: number,
-  keep: number,
-  endsAt: Date | undefined,
-): Promise<void> {
+/** Leaves the newest `keep` secrets of a locked token, which end in `inMs` from now, and removes the rest. */
+export async function retireSecrets(tx: Transaction, tokenId: number, keep: number, inMs: number): Promise<void> {
   await tx.query(
     `delete from token_secret where token_id = $1 and id not in
        (select id from token_secret where token_id = $1 order by id desc limit $2)`,
     [tokenId, keep],
   )
-  await tx.query('update token_secret set expires_at = least(expires_at, $2::timestamptz) where token_id = $1', [
-    tokenId,
-    endsAt ?? null,
-  ])
+  await tx.query(
+    `update token_secret set expires_at = least(expires_at, clock_timestamp() + $2 * interval '1 millisecond')
+      where token_id = $1`,
+    [tokenId, inMs],
+  )
 }
 
 /** Removes a token with its secrets. False when there is none. */

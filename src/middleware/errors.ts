@@ -1,5 +1,5 @@
 import type { Context, Middleware } from 'koa'
-import { RegistryError, errorBody } from '../oci/errors.ts'
+import { ERROR_CODES, RegistryError, errorBody } from '../oci/errors.ts'
 import { answerEarly, isArriving } from './linger.ts'
 
 /** Names of errors, wherever they come from, that mean "a backend is not there now". */
@@ -55,19 +55,12 @@ export const errors: Middleware = async (ctx, next) => {
     ctx.respond = true
     for (const header of OF_CONTENT) ctx.remove(header)
     const refusal = toRegistryError(error)
-    const body = Buffer.from(
-      errorBody(
-        refusal.status < 500
-          ? refusal.entries
-          : refusal.entries.map(entry => ({
-              ...entry,
-              detail: { requestId: ctx.state['requestId'] },
-            })),
-      ),
-    )
+    const requestId = String(ctx.state['requestId'])
+    const isApi = ctx.path.startsWith('/api/')
+    const body = Buffer.from(isApi ? problemBody(refusal, requestId) : registryBody(refusal, requestId))
     ctx.status = refusal.status
     ctx.set({
-      'Content-Type': 'application/json',
+      'Content-Type': isApi ? 'application/problem+json' : 'application/json',
       'Content-Length': String(body.byteLength),
       ...refusal.headers,
     })
@@ -75,6 +68,18 @@ export const errors: Middleware = async (ctx, next) => {
     if (isArriving(ctx.req)) await answerEarly(ctx, body)
     else ctx.body = body
   }
+}
+
+function registryBody(refusal: RegistryError, requestId: string): string {
+  const { entries, status } = refusal
+  return errorBody(status < 500 ? entries : entries.map(entry => ({ ...entry, detail: { requestId } })))
+}
+
+/** The administration's API says it in the words of RFC 9457. */
+function problemBody(refusal: RegistryError, requestId: string): string {
+  const { status, code, message } = refusal
+  const title = ERROR_CODES[code].message
+  return JSON.stringify({ type: 'about:blank', title, status, detail: message, code, requestId })
 }
 
 /** Throws the spec's 404 for what no route took. */

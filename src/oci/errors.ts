@@ -4,18 +4,22 @@ interface ErrorRow {
   readonly message: string
 }
 
+// CONFLICT, INVALID and NOT_FOUND are of the administration's API, not of the distribution-spec.
 /** One row per code a client can ever see. `status` is used unless the thrower names another. */
 export const ERROR_CODES = {
   BLOB_UNKNOWN: { status: 404, message: 'blob unknown to registry' },
   BLOB_UPLOAD_INVALID: { status: 400, message: 'blob upload invalid' },
   BLOB_UPLOAD_UNKNOWN: { status: 404, message: 'blob upload unknown to registry' },
+  CONFLICT: { status: 409, message: 'the request conflicts with what is there' },
   DENIED: { status: 403, message: 'requested access to the resource is denied' },
   DIGEST_INVALID: { status: 400, message: 'provided digest is not valid or did not match the content' },
+  INVALID: { status: 400, message: 'the request is not valid' },
   MANIFEST_BLOB_UNKNOWN: { status: 400, message: 'manifest references a manifest or blob unknown to this repository' },
   MANIFEST_INVALID: { status: 400, message: 'manifest invalid' },
   MANIFEST_UNKNOWN: { status: 404, message: 'manifest unknown' },
   NAME_INVALID: { status: 400, message: 'invalid repository name' },
   NAME_UNKNOWN: { status: 404, message: 'repository name not known to registry' },
+  NOT_FOUND: { status: 404, message: 'there is no such thing' },
   PAGINATION_NUMBER_INVALID: { status: 400, message: 'invalid number of results requested' },
   RANGE_INVALID: { status: 416, message: 'requested range not satisfiable' },
   SIZE_INVALID: { status: 400, message: 'provided length did not match content length' },

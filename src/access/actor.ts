@@ -1,0 +1,108 @@
+import type { RequestSource } from '../auth/authority.ts'
+import type { Identity, PatternActions } from '../auth/identity.ts'
+import { mayAdminister } from '../auth/policy.ts'
+import { type NewAudit, insertAudit } from '../metadata/audit.ts'
+import type { Database, Queryable, Transaction } from '../metadata/database.ts'
+import { RegistryError } from '../oci/errors.ts'
+import { grantsFor } from './grants.ts'
+
+/** Who administers, and from where. */
+export interface Actor {
+  readonly identity: Identity
+  readonly source: RequestSource
+}
+
+/** What the use cases of administration work with. */
+export interface AdministrationContext {
+  readonly db: Database
+  /** Told of a principal that this process changed, so that it takes effect here at once. */
+  readonly onPrincipalChanged: (principalId: number) => void
+  /** Told when the set of signing keys was changed here. */
+  readonly onKeysChanged: () => void
+  /** How signing keys live; in milliseconds. */
+  readonly keyLifetimes: { readonly rotationMs: number; readonly longestTokenMs: number }
+}
+
+/** The pattern whose administrators administer the registry itself. */
+export const EVERYTHING = '**'
+
+/** @throws RegistryError DENIED for who does not administer everything that each of `patterns` names. */
+export async function requireAdmin(
+  db: Queryable,
+  actor: Actor,
+  patterns: readonly string[] = [EVERYTHING],
+): Promise<void> {
+  const { identity } = actor
+  if (identity.kind === 'local') return
+  const grants = await grantsFor(db, identity)
+  const beyond = patterns.find(pattern => !mayAdminister(identity, grants, pattern))
+  if (beyond === undefined && patterns.length > 0) return
+  throw new RegistryError('DENIED', {
+    message:
+      identity.scopes === undefined
+        ? `this needs a grant of admin on ${beyond ?? EVERYTHING}`
+        : `this needs a token scoped to admin on ${beyond ?? EVERYTHING}, and a grant of it`,
+  })
+}
+
+/** @throws RegistryError DENIED for a session by a token that is narrower than its owner: it must not make a wider one. */
+export function requireUnscoped(actor: Actor): void {
+  if (actor.identity.scopes === undefined) return
+  throw new RegistryError('DENIED', { message: 'a token with scopes cannot manage tokens: log in with the password' })
+}
+
+/** Records what an actor changed, in the change's own transaction. */
+export async function record(
+  tx: Transaction,
+  actor: Actor,
+  kind: string,
+  detail: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const { identity, source } = actor
+  const entry: NewAudit = {
+    kind,
+    outcome: 'ok',
+    actor: identity.name,
+    ...(identity.principalId === undefined ? {} : { actorId: identity.principalId }),
+    client: source.client,
+    requestId: source.requestId,
+    detail,
+  }
+  await insertAudit(tx, [entry])
+}
+
+/**
+ * Runs a change to who may what, one at a time across processes, and makes sure that it does not take the last
+ * administrator away.
+ * @throws RegistryError CONFLICT where an active user administered everything before the change, and none does after it.
+ */
+export async function keepingAdministrator<T>(tx: Transaction, change: () => Promise<T>): Promise<T> {
+  await tx.query("select pg_advisory_xact_lock(hashtextextended('administrators', 0))")
+  const had = await hasAdministrator(tx)
+  const outcome = await change()
+  if (had && !(await hasAdministrator(tx))) {
+    throw new RegistryError('CONFLICT', {
+      message: `this would leave nobody who administers the registry: grant admin on ${EVERYTHING} to another user first`,
+    })
+  }
+  return outcome
+}
+
+async function hasAdministrator(tx: Transaction): Promise<boolean> {
+  const rows = await tx.query(
+    `select p.id from principal p
+      where p.kind = 'user' and p.disabled_at is null and coalesce(p.expires_at > clock_timestamp(), true)
+        and exists (select from access_grant g
+                     where g.pattern = $1 and 'admin' = any(g.actions)
+                       and (g.principal_id = p.id
+                            or g.group_id in (select m.group_id from group_member m where m.principal_id = p.id)))
+      limit 1`,
+    [EVERYTHING],
+  )
+  return rows.length > 0
+}
+
+/** The patterns of grants or scopes. */
+export function patternsOf(entries: readonly PatternActions[]): string[] {
+  return entries.map(entry => entry.pattern)
+}

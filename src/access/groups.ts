@@ -1,0 +1,80 @@
+import * as rows from '../metadata/groups.ts'
+import { findPrincipal } from '../metadata/principals.ts'
+import { type Actor, type AdministrationContext, keepingAdministrator, record, requireAdmin } from './actor.ts'
+import { checkName, found, unlessTaken } from './names.ts'
+
+/** Adds a group. @throws RegistryError DENIED, INVALID, CONFLICT. */
+export async function createGroup(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
+  await requireAdmin(context.db, actor)
+  checkName(name, 'group')
+  await context.db.transaction(async tx => {
+    unlessTaken(await rows.insertGroup(tx, { name }), `group ${name}`)
+    await record(tx, actor, 'group.create', { group: name })
+  })
+}
+
+/** Groups by name, after `last`. @throws RegistryError DENIED. */
+export async function listGroups(
+  context: AdministrationContext,
+  actor: Actor,
+  last: string,
+  limit: number,
+): Promise<readonly { readonly name: string; readonly createdAt: Date }[]> {
+  await requireAdmin(context.db, actor)
+  const found = await rows.listGroups(context.db, last, limit)
+  return found.map(row => ({ name: row.name, createdAt: row.created_at }))
+}
+
+/** Removes a group with its grants. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
+export async function deleteGroup(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
+  await requireAdmin(context.db, actor)
+  await context.db.transaction(async tx => {
+    const group = found(await rows.findGroup(tx, name), `group ${name}`)
+    await keepingAdministrator(tx, () => rows.deleteGroup(tx, group.id))
+    await record(tx, actor, 'group.delete', { group: name })
+  })
+}
+
+/** Puts a principal into a group; being in it already is success. @throws RegistryError DENIED, NOT_FOUND. */
+export async function addGroupMember(
+  context: AdministrationContext,
+  actor: Actor,
+  membership: { readonly group: string; readonly member: string },
+): Promise<void> {
+  await requireAdmin(context.db, actor)
+  await context.db.transaction(async tx => {
+    const group = found(await rows.findGroup(tx, membership.group), `group ${membership.group}`)
+    const member = found(await findPrincipal(tx, membership.member), `principal ${membership.member}`)
+    await rows.addMember(tx, group.id, member.id)
+    await record(tx, actor, 'group.add', membership)
+  })
+}
+
+/** Takes a principal out of a group. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
+export async function removeGroupMember(
+  context: AdministrationContext,
+  actor: Actor,
+  membership: { readonly group: string; readonly member: string },
+): Promise<void> {
+  await requireAdmin(context.db, actor)
+  await context.db.transaction(async tx => {
+    const group = found(await rows.findGroup(tx, membership.group), `group ${membership.group}`)
+    const member = found(await findPrincipal(tx, membership.member), `principal ${membership.member}`)
+    const gone = await keepingAdministrator(tx, () => rows.removeMember(tx, group.id, member.id))
+    found(gone || undefined, `member ${membership.member} of group ${membership.group}`)
+    await record(tx, actor, 'group.remove', membership)
+  })
+}
+
+/** Members of a group by name, after `last`. @throws RegistryError DENIED, NOT_FOUND. */
+export async function listGroupMembers(
+  context: AdministrationContext,
+  actor: Actor,
+  name: string,
+  last: string,
+  limit: number,
+): Promise<readonly { readonly name: string; readonly kind: string }[]> {
+  await requireAdmin(context.db, actor)
+  const group = found(await rows.findGroup(context.db, name), `group ${name}`)
+  return await rows.listMembers(context.db, group.id, last, limit)
+}

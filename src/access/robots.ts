@@ -1,0 +1,112 @@
+import type { PatternActions } from '../auth/identity.ts'
+import { findAccessToken, insertAccessToken } from '../metadata/access-tokens.ts'
+import { grantsOf, putGrant } from '../metadata/grants.ts'
+import * as rows from '../metadata/principals.ts'
+import { type Actor, type AdministrationContext, EVERYTHING, patternsOf, record, requireAdmin } from './actor.ts'
+import { checkPatterns } from './grant-admin.ts'
+import { found, robotName, unlessTaken } from './names.ts'
+import { addSecret, replaceSecret } from './tokens.ts'
+import { type PrincipalInfo, changePrincipal, presentPrincipal } from './users.ts'
+
+/** A robot has one token, and its principal's grants say what it may. */
+const TOKEN = 'robot'
+
+/**
+ * Makes a robot with its grants; answers its full name and its secret. Whoever administers all that is granted may.
+ * @throws RegistryError DENIED, INVALID, CONFLICT.
+ */
+export async function createRobot(
+  context: AdministrationContext,
+  actor: Actor,
+  robot: { readonly name: string; readonly grants: readonly PatternActions[]; readonly expiresAt?: Date },
+): Promise<{ readonly name: string; readonly secret: string }> {
+  const name = robotName(robot.name)
+  checkPatterns(robot.grants)
+  await requireAdmin(context.db, actor, robot.grants.length === 0 ? [EVERYTHING] : patternsOf(robot.grants))
+  const createdBy = actor.identity.name
+  const secret = await context.db.transaction(async tx => {
+    const expiry = robot.expiresAt === undefined ? {} : { expiresAt: robot.expiresAt }
+    const id = await rows.insertPrincipal(tx, { kind: 'robot', name, createdBy, ...expiry })
+    const principalId = unlessTaken(id, name)
+    for (const { pattern, actions } of robot.grants) {
+      await putGrant(tx, { subject: 'principal', principalId, pattern, actions, createdBy })
+    }
+    const token = await insertAccessToken(tx, { principalId, name: TOKEN, scopes: undefined, expiresAt: undefined })
+    const made = await addSecret(tx, unlessTaken(token, `token of ${name}`), 'robot')
+    await record(tx, actor, 'robot.create', { robot: name, grants: robot.grants, expiresAt: robot.expiresAt ?? null })
+    return made
+  })
+  return { name, secret }
+}
+
+/** Robots by name, after `last`. @throws RegistryError DENIED. */
+export async function listRobots(
+  context: AdministrationContext,
+  actor: Actor,
+  last: string,
+  limit: number,
+): Promise<readonly PrincipalInfo[]> {
+  await requireAdmin(context.db, actor)
+  return (await rows.listPrincipals(context.db, 'robot', last, limit)).map(presentPrincipal)
+}
+
+/** Gives a robot a new secret; the former one ends `overlapMs` from now. @throws RegistryError DENIED, NOT_FOUND. */
+export async function rotateRobot(
+  context: AdministrationContext,
+  actor: Actor,
+  robot: { readonly name: string; readonly overlapMs: number },
+): Promise<{ readonly name: string; readonly secret: string }> {
+  const name = await requireRobotAdmin(context, actor, robot.name)
+  const secret = await context.db.transaction(async tx => {
+    const principal = found(await rows.findPrincipal(tx, name), name)
+    const token = found(await findAccessToken(tx, principal.id, TOKEN), `token of ${name}`)
+    const made = await replaceSecret(tx, token.id, 'robot', robot.overlapMs)
+    await record(tx, actor, 'robot.rotate', { robot: name, overlapMs: robot.overlapMs })
+    return made
+  })
+  return { name, secret }
+}
+
+/** What of a robot can be changed. */
+export interface RobotChange {
+  readonly name: string
+  readonly disabled?: boolean
+  /** Null: it does not end by itself. */
+  readonly expiresAt?: Date | null
+}
+
+/** Disables or enables a robot, or sets when it ends. @throws RegistryError DENIED, NOT_FOUND. */
+export async function changeRobot(context: AdministrationContext, actor: Actor, change: RobotChange): Promise<void> {
+  const name = await requireRobotAdmin(context, actor, change.name)
+  const { disabled, expiresAt } = change
+  if (disabled !== undefined) {
+    await changePrincipal(context, actor, { kind: 'robot', name, act: disabled ? 'disable' : 'enable' }, (tx, id) =>
+      rows.setDisabled(tx, id, disabled),
+    )
+  }
+  if (expiresAt !== undefined) {
+    await changePrincipal(context, actor, { kind: 'robot', name, act: 'expiry' }, (tx, id) =>
+      rows.setExpiry(tx, id, expiresAt ?? undefined),
+    )
+  }
+}
+
+/** Removes a robot with its secrets and grants. @throws RegistryError DENIED, NOT_FOUND. */
+export async function deleteRobot(context: AdministrationContext, actor: Actor, robot: string): Promise<void> {
+  const name = await requireRobotAdmin(context, actor, robot)
+  await changePrincipal(context, actor, { kind: 'robot', name, act: 'delete' }, (tx, id) =>
+    rows.deletePrincipal(tx, id),
+  )
+}
+
+/** Whoever administers everything that a robot was granted may change it. Answers its full name. */
+async function requireRobotAdmin(context: AdministrationContext, actor: Actor, robot: string): Promise<string> {
+  const { db } = context
+  const name = robotName(robot)
+  const principal = await rows.findPrincipal(db, name)
+  const grants = principal === undefined ? [] : await grantsOf(db, principal.id)
+  const own = grants.filter(grant => grant.subject === 'principal' || grant.subject === 'group')
+  await requireAdmin(db, actor, own.length === 0 ? [EVERYTHING] : patternsOf(own))
+  found(principal?.kind === 'robot' ? principal : undefined, `robot ${name}`)
+  return name
+}

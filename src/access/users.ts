@@ -1,0 +1,145 @@
+import { generatePassword, hashPassword, passwordFault, verifyPassword } from '../auth/passwords.ts'
+import * as rows from '../metadata/principals.ts'
+import { RegistryError } from '../oci/errors.ts'
+import {
+  type Actor,
+  type AdministrationContext,
+  keepingAdministrator,
+  record,
+  requireAdmin,
+  requireUnscoped,
+} from './actor.ts'
+import { checkName, found, unlessTaken } from './names.ts'
+
+/** A user, robot or CI identity as administrators see it. */
+export interface PrincipalInfo {
+  readonly name: string
+  readonly kind: 'user' | 'robot' | 'ci'
+  readonly active: boolean
+  readonly disabledAt: Date | null
+  readonly expiresAt: Date | null
+  readonly lastUsedAt: Date | null
+  readonly createdAt: Date
+  readonly createdBy: string | null
+}
+
+/** A principal without what proves it. */
+export function presentPrincipal(row: rows.PrincipalRow): PrincipalInfo {
+  return {
+    name: row.name,
+    kind: row.kind,
+    active: row.active,
+    disabledAt: row.disabled_at,
+    expiresAt: row.expires_at,
+    lastUsedAt: row.last_used_at,
+    createdAt: row.created_at,
+    createdBy: row.created_by,
+  }
+}
+
+/**
+ * Adds a user, with the given password or a generated one, which is answered and kept nowhere.
+ * @throws RegistryError DENIED, INVALID, CONFLICT.
+ */
+export async function createUser(
+  context: AdministrationContext,
+  actor: Actor,
+  user: { readonly name: string; readonly password?: string },
+): Promise<{ readonly name: string; readonly generatedPassword?: string }> {
+  await requireAdmin(context.db, actor)
+  const name = checkName(user.name, 'user')
+  const generated = user.password === undefined ? generatePassword() : undefined
+  const passwordHash = await hashPassword(user.password === undefined ? (generated ?? '') : checked(user.password))
+  await context.db.transaction(async tx => {
+    const id = await rows.insertPrincipal(tx, { kind: 'user', name, passwordHash, createdBy: actor.identity.name })
+    unlessTaken(id, `user ${name}`)
+    await record(tx, actor, 'user.create', { user: name })
+  })
+  return generated === undefined ? { name } : { name, generatedPassword: generated }
+}
+
+/** Users by name, after `last`. @throws RegistryError DENIED. */
+export async function listUsers(
+  context: AdministrationContext,
+  actor: Actor,
+  last: string,
+  limit: number,
+): Promise<readonly PrincipalInfo[]> {
+  await requireAdmin(context.db, actor)
+  return (await rows.listPrincipals(context.db, 'user', last, limit)).map(presentPrincipal)
+}
+
+/** Disables a user, with every token it has, or enables it. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
+export async function setUserDisabled(
+  context: AdministrationContext,
+  actor: Actor,
+  name: string,
+  disabled: boolean,
+): Promise<void> {
+  await requireAdmin(context.db, actor)
+  await changePrincipal(context, actor, { kind: 'user', name, act: disabled ? 'disable' : 'enable' }, (tx, id) =>
+    rows.setDisabled(tx, id, disabled),
+  )
+}
+
+/** Removes a user with its tokens and grants. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
+export async function deleteUser(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
+  await requireAdmin(context.db, actor)
+  await changePrincipal(context, actor, { kind: 'user', name, act: 'delete' }, (tx, id) => rows.deletePrincipal(tx, id))
+}
+
+/**
+ * Sets a user's password, which ends every session of it. Users set their own by showing the current one.
+ * @throws RegistryError DENIED, NOT_FOUND, INVALID.
+ */
+export async function setUserPassword(
+  context: AdministrationContext,
+  actor: Actor,
+  change: { readonly name: string; readonly password: string; readonly current?: string },
+): Promise<void> {
+  const { db } = context
+  requireUnscoped(actor)
+  const user = await rows.findPrincipal(db, change.name)
+  const isOwn = user !== undefined && user.id === actor.identity.principalId
+  if (isOwn) {
+    const isRight = await verifyPassword(change.current ?? '', user.password_hash ?? '')
+    if (!isRight) throw new RegistryError('DENIED', { message: 'the current password is wrong' })
+  } else {
+    await requireAdmin(db, actor)
+  }
+  if (user?.kind !== 'user') throw new RegistryError('NOT_FOUND', { message: `there is no user ${change.name}` })
+  const hash = await hashPassword(checked(change.password))
+  await db.transaction(async tx => {
+    found((await rows.setPasswordHash(tx, user.id, hash)) || undefined, `user ${change.name}`)
+    await record(tx, actor, 'user.password', { user: change.name })
+  })
+  context.onPrincipalChanged(user.id)
+}
+
+/**
+ * Changes one principal in one transaction, with its record, and makes sure that an administrator is left.
+ * @throws RegistryError NOT_FOUND, CONFLICT.
+ */
+export async function changePrincipal(
+  context: AdministrationContext,
+  actor: Actor,
+  target: { readonly kind: rows.PrincipalRow['kind']; readonly name: string; readonly act: string },
+  change: (tx: Parameters<typeof rows.deletePrincipal>[0], id: number) => Promise<boolean>,
+): Promise<void> {
+  const what = `${target.kind} ${target.name}`
+  const id = await context.db.transaction(async tx => {
+    const principal = await rows.findPrincipal(tx, target.name)
+    if (principal?.kind !== target.kind) throw new RegistryError('NOT_FOUND', { message: `there is no ${what}` })
+    const changed = await keepingAdministrator(tx, () => change(tx, principal.id))
+    found(changed || undefined, what)
+    await record(tx, actor, `${target.kind}.${target.act}`, { [target.kind]: target.name })
+    return principal.id
+  })
+  context.onPrincipalChanged(id)
+}
+
+function checked(password: string): string {
+  const fault = passwordFault(password)
+  if (fault !== undefined) throw new RegistryError('INVALID', { message: fault })
+  return password
+}

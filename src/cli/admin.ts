@@ -1,0 +1,64 @@
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { ApiRefusal, openApiClient } from './api-client.ts'
+import { OPTIONS, type Verbs } from './command.ts'
+import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/access.ts'
+import { groupVerbs, userVerbs } from './commands/accounts.ts'
+import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
+import { table } from './output.ts'
+
+/** Every noun of administration with its verbs; `explain` has none. */
+const COMMANDS: Readonly<Record<string, Verbs>> = {
+  user: userVerbs,
+  group: groupVerbs,
+  robot: robotVerbs,
+  token: tokenVerbs,
+  grant: grantVerbs,
+  trust: trustVerbs,
+  key: keyVerbs,
+  audit: auditVerbs,
+  explain: explainVerbs,
+}
+
+/** The commands of administration, a line each. */
+export function adminHelp(noun?: string): string {
+  const lines = Object.entries(COMMANDS)
+    .filter(([name]) => noun === undefined || name === noun)
+    .flatMap(([name, verbs]) =>
+      Object.entries(verbs).map(([verb, { usage, about }]) => {
+        const words = ['berth', name, verb, usage].filter(word => word !== '').join(' ')
+        return `  ${words}\n      ${about}\n`
+      }),
+    )
+  return lines.join('')
+}
+
+/** Whether `noun` is a command of administration. */
+export function isAdminNoun(noun: string): boolean {
+  return noun in COMMANDS
+}
+
+/** Runs `berth NOUN VERB …`. @returns the exit code. */
+export async function adminVerb(noun: string, rest: readonly string[]): Promise<number> {
+  const verbs = COMMANDS[noun] ?? {}
+  const { values, positionals } = parseArgs({ args: [...rest], options: OPTIONS, allowPositionals: true })
+  const verb = '' in verbs ? '' : (positionals.shift() ?? (noun === 'audit' ? 'list' : undefined))
+  const command = verb === undefined ? undefined : verbs[verb]
+  if (command === undefined) {
+    process.stderr.write(`berth ${noun}:\n${adminHelp(noun)}`)
+    return 64
+  }
+  const tokenFile = values['token-file']
+  const token = tokenFile === undefined ? process.env['BERTH_TOKEN'] : readFileSync(tokenFile, 'utf8').trim()
+  try {
+    const api = await openApiClient({ server: values.server, token })
+    const result = await command.run(api, positionals, values)
+    if (values.json) process.stdout.write(`${JSON.stringify('rows' in result ? result.rows : result.json, null, 2)}\n`)
+    else process.stdout.write('rows' in result ? table(result.columns, result.rows) : result.text)
+    return 0
+  } catch (error) {
+    if (!(error instanceof ApiRefusal)) throw error
+    process.stderr.write(`berth ${noun}: ${error.message}\n`)
+    return 1
+  }
+}

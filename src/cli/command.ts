@@ -1,0 +1,109 @@
+import type { parseArgs } from 'node:util'
+import type { ApiClient, Row } from './api-client.ts'
+
+/** Every option that some command of administration takes. */
+export const OPTIONS = {
+  server: { type: 'string' },
+  'token-file': { type: 'string' },
+  json: { type: 'boolean', default: false },
+  user: { type: 'string' },
+  grant: { type: 'string', multiple: true },
+  scope: { type: 'string', multiple: true },
+  claim: { type: 'string', multiple: true },
+  issuer: { type: 'string' },
+  audience: { type: 'string' },
+  session: { type: 'string' },
+  'single-use': { type: 'boolean', default: false },
+  'allow-pull-request-target': { type: 'boolean', default: false },
+  expires: { type: 'string' },
+  overlap: { type: 'string' },
+  distrust: { type: 'boolean', default: false },
+  generate: { type: 'boolean', default: false },
+  actor: { type: 'string' },
+  kind: { type: 'string' },
+} as const
+
+/** The options as given. */
+export type Options = ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>>['values']
+
+/** One command of administration: what is typed after its noun and verb, and what it does. */
+export interface Command {
+  readonly usage: string
+  readonly about: string
+  readonly run: (api: ApiClient, args: readonly string[], options: Options) => Promise<Result>
+}
+
+/** What a command prints: a table, or some lines; and the same as JSON. */
+export type Result =
+  | { readonly rows: readonly Row[]; readonly columns: readonly string[] }
+  | { readonly text: string; readonly json: unknown }
+
+/** A command's words at its end, and what `--json` prints instead. */
+export const done = (text: string, json: unknown = {}): Result => ({ text: `${text}\n`, json })
+
+/** A path of the API, its parts encoded. */
+export function path(...parts: readonly string[]): string {
+  return `/${parts.map(encodeURIComponent).join('/')}`
+}
+
+/** A pattern with actions, written as `pull,push:team-a/web`. @throws Error */
+export function patternActions(text: string): { pattern: string; actions: string[] } {
+  const colon = text.indexOf(':')
+  if (colon < 0) throw new Error(`${text}: write ACTIONS:PATTERN, such as pull,push:team-a/**`)
+  return { pattern: text.slice(colon + 1), actions: text.slice(0, colon).split(',') }
+}
+
+/** A claim with its value, written as `ref=refs/heads/main`; `true` and `false` are truth values unless quoted. @throws Error */
+export function claim(text: string): [string, string | number | boolean] {
+  const equals = text.indexOf('=')
+  if (equals < 0) throw new Error(`${text}: write CLAIM=VALUE`)
+  const value = text.slice(equals + 1)
+  const name = text.slice(0, equals)
+  if (/^".*"$/.test(value)) return [name, value.slice(1, -1)]
+  if (value === 'true' || value === 'false') return [name, value === 'true']
+  return [name, value]
+}
+
+const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
+
+/** Seconds in a duration such as `90d`. @throws Error */
+export function seconds(text: string): number {
+  const match = /^(\d+)([smhd])$/.exec(text)
+  if (match === null) throw new Error(`${text}: write a duration such as 30m, 12h or 90d`)
+  return Number(match[1]) * (UNITS[match[2] ?? ''] ?? 1)
+}
+
+/** When something ends, by `--expires`. */
+export function expiry(options: Options): { expiresAt?: string } {
+  if (options.expires === undefined) return {}
+  return { expiresAt: new Date(Date.now() + seconds(options.expires) * 1000).toISOString() }
+}
+
+/** How long a former secret stays good, by `--overlap`. */
+export function overlap(options: Options): { overlapSeconds?: number } {
+  return options.overlap === undefined ? {} : { overlapSeconds: seconds(options.overlap) }
+}
+
+/** An argument that must be there. @throws Error */
+export function need(value: string | undefined, what: string): string {
+  if (value === undefined) throw new Error(`${what} is missing`)
+  return value
+}
+
+/** To whom is granted, as people write it. */
+export function subject(text: string): object {
+  if (text === 'everyone') return { kind: 'anonymous' }
+  if (text === 'everyone-logged-in') return { kind: 'authenticated' }
+  return text.startsWith('group:') ? { kind: 'group', name: text.slice(6) } : { kind: 'principal', name: text }
+}
+
+/** Whose token, by `--user`. */
+export function userOf(options: Options): { user?: string } {
+  return options.user === undefined ? {} : { user: options.user }
+}
+
+/** The verbs of a noun. */
+export type Verbs = Readonly<Record<string, Command>>
+
+/** What a list of principals shows. */
+export const PRINCIPAL_COLUMNS = ['name', 'active', 'expiresAt', 'lastUsedAt', 'createdAt', 'createdBy']

@@ -1,0 +1,33 @@
+import type { Row } from './api-client.ts'
+
+/** A table for people: a line of headings, then a line for each row, columns padded with spaces. */
+export function table(columns: readonly string[], rows: readonly Row[]): string {
+  const lines = [columns.map(heading), ...rows.map(row => columns.map(column => cell(row[column])))]
+  const widths = columns.map((_, index) => Math.max(...lines.map(line => (line[index] ?? '').length)))
+  return lines
+    .map(
+      line =>
+        `${line
+          .map((text, index) => text.padEnd(widths[index] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('')
+}
+
+/** `lastUsedAt` → `LAST USED`. */
+function heading(column: string): string {
+  return column
+    .replace(/At$/, '')
+    .replaceAll(/([A-Z])/g, ' $1')
+    .toUpperCase()
+}
+
+function cell(value: unknown): string {
+  if (value === null || value === undefined || value === '') return '-'
+  if (Array.isArray(value)) return value.map(cell).join(',')
+  if (typeof value === 'object') return Object.values(value).map(cell).join(' ')
+  const text = typeof value === 'string' ? value : JSON.stringify(value)
+  // Times to the second are enough for people.
+  return /^\d{4}-\d\d-\d\dT/.test(text) ? text.replace(/\.\d+Z$/, 'Z') : text.replaceAll(/[\p{Cc}]/gu, '?')
+}

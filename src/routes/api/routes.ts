@@ -1,0 +1,49 @@
+import type Router from '@koa/router'
+import type { Context } from 'koa'
+import type { Actor } from '../../access/actor.ts'
+import type { Administration } from '../../access/administration.ts'
+import type { Authority } from '../../auth/authority.ts'
+import { parseAuthorization } from '../../auth/challenge.ts'
+import { sourceOf } from '../../middleware/gate.ts'
+import { RegistryError } from '../../oci/errors.ts'
+import { json } from '../params.ts'
+import { accessEndpoints } from './access.ts'
+import { accountEndpoints } from './accounts.ts'
+import { API_PREFIX, type Endpoint, apiRoutes } from './endpoint.ts'
+import { machineEndpoints } from './machines.ts'
+import { openApiDocument } from './openapi.ts'
+
+/** Every endpoint of the administration's API. */
+export function administrationEndpoints(admin: Administration): Endpoint[] {
+  return [...accountEndpoints(admin), ...machineEndpoints(admin), ...accessEndpoints(admin)]
+}
+
+/** The administration's API, with its own description. */
+export function administrationRoutes(
+  router: Router,
+  admin: Administration,
+  identify: (ctx: Context) => Promise<Actor>,
+  version: string,
+): void {
+  const endpoints = administrationEndpoints(admin)
+  const document = openApiDocument(endpoints, version)
+  router.get(`${API_PREFIX}/openapi.json`, ctx => json(ctx, document))
+  apiRoutes(router, endpoints, identify)
+}
+
+/** Who calls the API over HTTP: by password, or by a token in its place or as bearer. */
+export function identifyBy(authority: Authority): (ctx: Context) => Promise<Actor> {
+  return async ctx => {
+    const source = sourceOf(ctx)
+    const shown = parseAuthorization(ctx.get('Authorization'))
+    const credentials = shown.kind === 'bearer' ? ({ kind: 'basic', name: '', password: shown.token } as const) : shown
+    const { identity } = await authority.login(credentials, source)
+    if (identity.kind !== 'anonymous') return { identity, source }
+    throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="berth", charset="UTF-8"' } })
+  }
+}
+
+/** Whoever can open the administrator's socket administers this machine. */
+export async function identifyLocal(ctx: Context): Promise<Actor> {
+  return { identity: { kind: 'local', name: 'local administrator' }, source: { ...sourceOf(ctx), client: 'socket' } }
+}

@@ -1,0 +1,121 @@
+import { z } from 'zod'
+import { ACTIONS } from '../../auth/identity.ts'
+
+// What the API takes and gives. The OpenAPI document is made of these, so each says what it is for.
+
+export const Name = z.string().min(1).max(110).describe('A name: a-z 0-9 . _ @ -, beginning with a letter or digit')
+export const Time = z.iso.datetime({ offset: true }).describe('A time, RFC 3339')
+export const Pattern = z
+  .string()
+  .min(1)
+  .max(255)
+  .describe('A repository name in which * stands for a part of a component and ** for any number of components')
+export const Actions = z
+  .array(z.enum(ACTIONS))
+  .min(1)
+  .max(ACTIONS.length)
+  .describe('push includes pull, admin includes everything')
+export const PatternActionsList = z.array(z.strictObject({ pattern: Pattern, actions: Actions })).max(100)
+export const Secret = z.string().describe('Shown this once')
+
+const OVERLAP_MAX_SECONDS = 30 * 86_400
+export const Overlap = z
+  .int()
+  .min(0)
+  .max(OVERLAP_MAX_SECONDS)
+  .default(3_600)
+  .describe('For how many seconds the former secret stays good')
+
+export const Principal = z.object({
+  name: z.string(),
+  kind: z.enum(['user', 'robot', 'ci']),
+  active: z.boolean().describe('Neither disabled nor expired'),
+  disabledAt: Time.nullable(),
+  expiresAt: Time.nullable(),
+  lastUsedAt: Time.nullable(),
+  createdAt: Time,
+  createdBy: z.string().nullable(),
+})
+
+export const Subject = z
+  .discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('principal'), name: z.string().min(1).max(110) }),
+    z.strictObject({ kind: z.literal('group'), name: Name }),
+    z.strictObject({ kind: z.literal('authenticated') }),
+    z.strictObject({ kind: z.literal('anonymous') }),
+  ])
+  .describe('To whom: a user, robot or CI identity, a group, everyone who logged in, or everyone')
+
+export const Grant = z.object({
+  id: z.int(),
+  subject: Subject,
+  pattern: Pattern,
+  actions: Actions,
+  createdAt: Time,
+  createdBy: z.string().nullable(),
+})
+
+export const Token = z.object({
+  name: z.string(),
+  scopes: PatternActionsList.nullable().describe('What the token is narrowed to; null: all that its user may'),
+  expiresAt: Time.nullable(),
+  lastUsedAt: Time.nullable(),
+  createdAt: Time,
+  secrets: z.int().describe('How many of its secrets are live'),
+})
+
+export const TrustRule = z.strictObject({
+  name: Name,
+  issuer: z
+    .url({ protocol: /^https?$/ })
+    .max(500)
+    .describe('Exactly as the tokens say it'),
+  audience: z
+    .string()
+    .min(1)
+    .max(500)
+    .refine(text => !text.includes('*'), 'an audience is no pattern')
+    .describe('What the tokens must be made for'),
+  claims: z
+    .record(z.string().min(1).max(100), z.union([z.string().max(1_000), z.number(), z.boolean()]))
+    .refine(claims => Object.keys(claims).length > 0, 'name at least one claim, or every job of the issuer is trusted')
+    .describe('Claims that must have exactly these values'),
+  singleUse: z.boolean().default(false).describe('Whether an identity token is good for one login only'),
+  allowPullRequestTarget: z.boolean().default(false),
+  sessionSeconds: z.int().min(60).max(86_400).default(3_600).describe('How long a job may go on with its login'),
+})
+
+export const Key = z.object({
+  kid: z.string(),
+  state: z.enum(['next', 'signing', 'retiring']),
+  signsFrom: Time,
+  retiresAt: Time.nullable(),
+})
+
+export const Decision = z.object({
+  allowed: z.boolean(),
+  reason: z.string(),
+  grant: z.object({ id: z.int(), pattern: Pattern, actions: Actions, subject: z.string() }).optional(),
+})
+
+export const AuditEntry = z.object({
+  id: z.int(),
+  at: Time,
+  kind: z.string(),
+  outcome: z.enum(['ok', 'refused']),
+  actor: z.string(),
+  client: z.string().nullable(),
+  requestId: z.string().nullable(),
+  detail: z.record(z.string(), z.unknown()),
+})
+
+export const Problem = z
+  .object({
+    type: z.string(),
+    title: z.string(),
+    status: z.int(),
+    detail: z.string(),
+    code: z.string(),
+    requestId: z.string(),
+  })
+  .describe('RFC 9457')
