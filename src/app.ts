@@ -68,7 +68,6 @@ export function createLocalApp(
 }
 
 function assemble(router: Router, options: Pick<AppOptions, 'observe' | 'onError'>): Koa {
-
   const unsupported = () => new RegistryError('UNSUPPORTED')
   const app = new Koa()
   app.on('error', error => {

@@ -4,6 +4,7 @@ import { CONFIG_HELP, configVerb } from './cli/config.ts'
 import { HEALTH_HELP, healthVerb } from './cli/health.ts'
 import { SERVE_HELP, serveVerb } from './cli/serve.ts'
 import { describeFault } from './cli/start-fault.ts'
+import { UsageError } from './cli/usage-error.ts'
 import { ConfigError } from './config.ts'
 import { VERSION } from './version.ts'
 
@@ -37,11 +38,6 @@ const VERBS: Readonly<Record<string, Verb>> = {
   config: { help: CONFIG_HELP, run: words => configVerb(words[0]) },
   health: { help: HEALTH_HELP, run: healthVerb },
   version: { help: 'berth version: prints the version.\n', run: () => print(`${VERSION}\n`) },
-}
-
-/** A command line that means nothing; the message says what is wrong with it. */
-class UsageError extends Error {
-  override readonly name = 'UsageError'
 }
 
 async function main(args: readonly string[]): Promise<number> {

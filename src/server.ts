@@ -56,7 +56,9 @@ export async function serve(config: Config): Promise<RunningServer> {
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
     const store = await openStore(config, metrics, opened)
     const { access, administration, jobs: accessJobs } = await openAccessControl(config, db, log, opened)
-    const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs], (job, err) => log.warn({ job, err }, 'job failed'))
+    const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs], (job, err) =>
+      log.warn({ job, err }, 'job failed'),
+    )
     opened.defer(() => jobs.stop())
     const metricsUrl = await serveMetrics(config, metrics, log, opened)
     const observe = (record: RequestRecord): void => {

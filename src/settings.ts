@@ -139,28 +139,32 @@ export const SETTINGS = {
     secret: true,
   },
   'auth.tokenLifetime': {
-    schema: duration.refine(ms => ms >= 60_000 && ms <= 86_400_000, 'must be 1m to 24h'),
+    schema: duration('1m', '1d'),
     initial: '10m',
     about: 'How long an access token is good for; clients fetch a new one by themselves.',
   },
   'auth.revocationMaxAge': {
-    schema: duration.refine(ms => ms <= 600_000, 'must be at most 10m'),
+    schema: duration('0s', '10m'),
     initial: '30s',
     about: 'A disabled, deleted or changed principal is refused by every process within this time.',
   },
   'auth.keyRotation': {
-    schema: duration.refine(ms => ms >= 3_600_000, 'must be at least 1h'),
+    schema: duration('1h', EVER),
     initial: '30d',
     about: 'How long a key signs tokens before the next one takes over.',
   },
-  'auth.auditRetention': { schema: duration, initial: '90d', about: 'Audit entries older than this are removed.' },
+  'auth.auditRetention': {
+    schema: duration('1d', EVER),
+    initial: '90d',
+    about: 'Audit entries older than this are removed.',
+  },
   'auth.guessesPerAccount': {
-    schema: z.coerce.number('must be a number').int().min(1).max(10_000),
+    schema: whole(1, 10_000),
     initial: 10,
     about: 'Wrong logins of one account from one address in 5 minutes before it is held off.',
   },
   'auth.guessesPerAddress': {
-    schema: z.coerce.number('must be a number').int().min(1).max(100_000),
+    schema: whole(1, 100_000),
     initial: 100,
     about: 'Wrong logins from one address in 5 minutes before it is held off.',
   },

@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { ApiRefusal, openApiClient } from './api-client.ts'
-import { OPTIONS, type Verbs } from './command.ts'
+import { OPTIONS, type Options, type Verbs } from './command.ts'
 import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/access.ts'
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
 import { table } from './output.ts'
+import { UsageError } from './usage-error.ts'
 
 /** Every noun of administration with its verbs; `explain` has none. */
 const COMMANDS: Readonly<Record<string, Verbs>> = {
@@ -35,24 +36,23 @@ export function adminHelp(noun?: string): string {
 
 /** Whether `noun` is a command of administration. */
 export function isAdminNoun(noun: string): boolean {
-  return noun in COMMANDS
+  return Object.hasOwn(COMMANDS, noun)
 }
 
-/** Runs `berth NOUN VERB …`. @returns the exit code. */
+/** Runs `berth NOUN VERB …`. @returns the exit code. @throws UsageError, ConfigError. */
 export async function adminVerb(noun: string, rest: readonly string[]): Promise<number> {
   const verbs = COMMANDS[noun] ?? {}
-  const { values, positionals } = parseArgs({ args: [...rest], options: OPTIONS, allowPositionals: true })
-  const verb = '' in verbs ? '' : (positionals.shift() ?? (noun === 'audit' ? 'list' : undefined))
-  const command = verb === undefined ? undefined : verbs[verb]
-  if (command === undefined) {
-    process.stderr.write(`berth ${noun}:\n${adminHelp(noun)}`)
-    return 64
+  const { values, positionals } = parse(rest)
+  const verb = '' in verbs ? '' : (positionals.shift() ?? (noun === 'audit' ? 'list' : 'help'))
+  if (values.help || verb === 'help') {
+    process.stdout.write(adminHelp(noun))
+    return 0
   }
-  const tokenFile = values['token-file']
-  const token = tokenFile === undefined ? process.env['BERTH_TOKEN'] : readFileSync(tokenFile, 'utf8').trim()
+  if (!Object.hasOwn(verbs, verb)) throw new UsageError(`there is no command ${noun} ${verb}:\n${adminHelp(noun)}`)
   try {
-    const api = await openApiClient({ server: values.server, token })
-    const result = await command.run(api, positionals, values)
+    const api = await openApiClient({ server: values.server, token: tokenOf(values) })
+    const result = await verbs[verb]?.run(api, positionals, values)
+    if (result === undefined) return 0
     if (values.json) process.stdout.write(`${JSON.stringify('rows' in result ? result.rows : result.json, null, 2)}\n`)
     else process.stdout.write('rows' in result ? table(result.columns, result.rows) : result.text)
     return 0
@@ -61,4 +61,17 @@ export async function adminVerb(noun: string, rest: readonly string[]): Promise<
     process.stderr.write(`berth ${noun}: ${error.message}\n`)
     return 1
   }
+}
+
+function parse(rest: readonly string[]): { values: Options; positionals: string[] } {
+  try {
+    return parseArgs({ args: [...rest], options: OPTIONS, allowPositionals: true })
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error))
+  }
+}
+
+function tokenOf(values: Options): string | undefined {
+  const file = values['token-file']
+  return file === undefined ? process.env['BERTH_TOKEN'] : readFileSync(file, 'utf8').trim()
 }

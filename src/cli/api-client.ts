@@ -13,7 +13,7 @@ export interface ApiTarget {
   readonly token: string | undefined
 }
 
-/** A refusal by the API, in its words. */
+/** What keeps a command from being carried out: a refusal by the API in its words, or that nobody can be asked. */
 export class ApiRefusal extends Error {
   override readonly name = 'ApiRefusal'
 }
@@ -71,7 +71,7 @@ async function bySocket(): Promise<Send> {
   const { data } = loadConfig(process.env, process.cwd())
   const [socketPath] = await findLocalSockets(data.dir)
   if (socketPath === undefined) {
-    throw new Error(
+    throw new ApiRefusal(
       `no server runs on ${data.dir}: start it with berth serve, set BERTH_DATA_DIR to the data directory of the one that runs,\nor name one with --server https://registry.example and a token in BERTH_TOKEN`,
     )
   }
@@ -79,7 +79,7 @@ async function bySocket(): Promise<Send> {
 }
 
 function byUrl(server: string, token: string | undefined): Send {
-  if (token === undefined) throw new Error('--server needs a token: set BERTH_TOKEN or --token-file')
+  if (token === undefined) throw new ApiRefusal('--server needs a token: set BERTH_TOKEN or --token-file')
   return async (method, path, body) => {
     const url = new URL(path, server)
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest

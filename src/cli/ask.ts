@@ -1,5 +1,6 @@
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
+import { UsageError } from './usage-error.ts'
 
 /**
  * A secret from standard input: on a terminal asked for without showing it, otherwise the first line. Secrets never
@@ -13,7 +14,7 @@ export async function readSecret(what: string): Promise<string> {
   const lines = createInterface({ input: process.stdin, output: silent, terminal: isTerminal })
   try {
     for await (const line of lines) return line
-    throw new Error(`${what}: nothing was given on standard input`)
+    throw new UsageError(`${what}: nothing was given on standard input`)
   } finally {
     lines.close()
     if (isTerminal) process.stderr.write('\n')

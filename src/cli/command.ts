@@ -1,5 +1,6 @@
 import type { parseArgs } from 'node:util'
 import type { ApiClient, Row } from './api-client.ts'
+import { UsageError } from './usage-error.ts'
 
 /** Every option that some command of administration takes. */
 export const OPTIONS = {
@@ -21,6 +22,7 @@ export const OPTIONS = {
   generate: { type: 'boolean', default: false },
   actor: { type: 'string' },
   kind: { type: 'string' },
+  help: { type: 'boolean', short: 'h', default: false },
 } as const
 
 /** The options as given. */
@@ -46,17 +48,17 @@ export function path(...parts: readonly string[]): string {
   return `/${parts.map(encodeURIComponent).join('/')}`
 }
 
-/** A pattern with actions, written as `pull,push:team-a/web`. @throws Error */
+/** A pattern with actions, written as `pull,push:team-a/web`. @throws UsageError */
 export function patternActions(text: string): { pattern: string; actions: string[] } {
   const colon = text.indexOf(':')
-  if (colon < 0) throw new Error(`${text}: write ACTIONS:PATTERN, such as pull,push:team-a/**`)
+  if (colon < 0) throw new UsageError(`${text}: write ACTIONS:PATTERN, such as pull,push:team-a/**`)
   return { pattern: text.slice(colon + 1), actions: text.slice(0, colon).split(',') }
 }
 
-/** A claim with its value, written as `ref=refs/heads/main`; `true` and `false` are truth values unless quoted. @throws Error */
+/** A claim with its value, written as `ref=refs/heads/main`; `true` and `false` are truth values unless quoted. @throws UsageError */
 export function claim(text: string): [string, string | number | boolean] {
   const equals = text.indexOf('=')
-  if (equals < 0) throw new Error(`${text}: write CLAIM=VALUE`)
+  if (equals < 0) throw new UsageError(`${text}: write CLAIM=VALUE`)
   const value = text.slice(equals + 1)
   const name = text.slice(0, equals)
   if (/^".*"$/.test(value)) return [name, value.slice(1, -1)]
@@ -66,10 +68,10 @@ export function claim(text: string): [string, string | number | boolean] {
 
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
 
-/** Seconds in a duration such as `90d`. @throws Error */
+/** Seconds in a duration such as `90d`. @throws UsageError */
 export function seconds(text: string): number {
   const match = /^(\d+)([smhd])$/.exec(text)
-  if (match === null) throw new Error(`${text}: write a duration such as 30m, 12h or 90d`)
+  if (match === null) throw new UsageError(`${text}: write a duration such as 30m, 12h or 90d`)
   return Number(match[1]) * (UNITS[match[2] ?? ''] ?? 1)
 }
 
@@ -84,9 +86,9 @@ export function overlap(options: Options): { overlapSeconds?: number } {
   return options.overlap === undefined ? {} : { overlapSeconds: seconds(options.overlap) }
 }
 
-/** An argument that must be there. @throws Error */
+/** An argument that must be there. @throws UsageError */
 export function need(value: string | undefined, what: string): string {
-  if (value === undefined) throw new Error(`${what} is missing`)
+  if (value === undefined) throw new UsageError(`${what} is missing`)
   return value
 }
 

@@ -181,7 +181,10 @@ async function provide(
     return digest
   }
   if (random(2) === 0) {
-    const mounted = await registry.mountBlob({ name: repository, digest, from: pick(random, REPOSITORIES) })
+    const mounted = await registry.mountBlob(
+      { name: repository, digest, from: pick(random, REPOSITORIES), visible: [] },
+      PUSHER,
+    )
     if (mounted) {
       result.mounts += 1
       return digest

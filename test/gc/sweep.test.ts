@@ -127,8 +127,8 @@ void describe('the sweep', () => {
 
   it('keeps the bytes while any repository links them', async () => {
     const layer = await pushBlob(test.registry, REPOSITORY)
-    const elsewhere = { name: parseName('other/app'), digest: layer, from: name }
-    await test.registry.mountBlob(elsewhere)
+    const elsewhere = { name: parseName('other/app'), digest: layer, from: name, visible: [] }
+    await test.registry.mountBlob(elsewhere, PUSHER)
     await pushImage(test.registry, 'other/app', 'uses-it', { layers: [layer] })
     await collectAll()
     assert.equal(await hasBlob(layer), false)
