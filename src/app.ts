@@ -4,6 +4,7 @@ import { RegistryError } from './oci/errors.ts'
 import { errors, isAbort, notFound } from './middleware/errors.ts'
 import type { Administration } from './access/administration.ts'
 import type { Authority } from './auth/authority.ts'
+import { forwarded, refusePlainCredentials } from './middleware/forwarded.ts'
 import { OPEN_GATE, createGate } from './middleware/gate.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
 import { wellFormed } from './middleware/well-formed.ts'
@@ -17,6 +18,8 @@ import { manifestRoutes } from './routes/manifests.ts'
 import { tokenRoutes } from './routes/token.ts'
 import { uploadRoutes } from './routes/uploads.ts'
 
+const NOTHING_MORE = { before: [], after: [] }
+
 /** What the application is made of. */
 export interface AppOptions {
   readonly registry: Registry
@@ -27,6 +30,10 @@ export interface AppOptions {
   readonly version: string
   /** The registry's own address, where clients do not reach it by the Host they send. */
   readonly publicUrl: string | undefined
+  /** Addresses and networks of proxies whose `X-Forwarded-*` headers are believed. */
+  readonly trustedProxies: readonly string[]
+  /** Whether credentials are taken over plain HTTP from beyond loopback. */
+  readonly allowPlainHttp: boolean
   readonly manifestMaxBytes: number
   readonly tagListMax: number
   /** Told of every finished request, for the access log and metrics. */
@@ -55,7 +62,9 @@ export function createApp(options: AppOptions): Koa {
   listRoutes(router, options.registry, gate, authority, { maxTags: options.tagListMax })
   blobRoutes(router, options.registry, gate)
   manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
-  return assemble(router, options)
+  const before = options.trustedProxies.length === 0 ? [] : [forwarded(options.trustedProxies)]
+  const refuses = authority !== undefined && !options.allowPlainHttp
+  return assemble(router, options, { before, after: refuses ? [refusePlainCredentials] : [] })
 }
 
 /** The application behind the administrator's socket: the administration's API and nothing else. */
@@ -67,15 +76,23 @@ export function createLocalApp(
   return assemble(router, options)
 }
 
-function assemble(router: Router, options: Pick<AppOptions, 'observe' | 'onError'>): Koa {
+/** Puts the routes behind what every request goes through; `before` stands before the log, `after` behind the errors. */
+function assemble(
+  router: Router,
+  options: Pick<AppOptions, 'observe' | 'onError'>,
+  more: { readonly before: readonly Koa.Middleware[]; readonly after: readonly Koa.Middleware[] } = NOTHING_MORE,
+): Koa {
   const unsupported = () => new RegistryError('UNSUPPORTED')
   const app = new Koa()
   app.on('error', error => {
     if (!isAbort(error)) options.onError(error)
   })
+  app.on('error', options.onError)
+  for (const middleware of more.before) app.use(middleware)
   app.use(requestLog(options.observe))
   app.use(errors)
   app.use(wellFormed)
+  for (const middleware of more.after) app.use(middleware)
   app.use(notFound)
   app.use(router.routes())
   app.use(

@@ -15,7 +15,10 @@ export interface Config {
     readonly idleTimeoutMs: number
     readonly shutdownTimeoutMs: number
     readonly publicUrl: string | undefined
+    readonly trustedProxies: readonly string[]
   }
+  /** Paths of PEM files; absent where plain HTTP is spoken. */
+  readonly tls: { readonly cert: string; readonly key: string } | undefined
   readonly data: { readonly dir: string }
   readonly database: {
     readonly url: string | undefined
@@ -26,6 +29,7 @@ export interface Config {
   readonly auth: {
     readonly mode: ValueOf<'auth.mode'>
     readonly service: string
+    readonly allowPlainHttp: boolean
     readonly adminPassword: string | undefined
     readonly tokenLifetimeMs: number
     readonly revocationMaxAgeMs: number
@@ -98,7 +102,9 @@ export function loadConfig(env: Environment, cwd: string): Config {
       idleTimeoutMs: get('http.idleTimeout'),
       shutdownTimeoutMs: get('http.shutdownTimeout'),
       publicUrl: get('http.publicUrl'),
+      trustedProxies: get('http.trustedProxies'),
     },
+    tls: tlsFiles(get('tls.cert'), get('tls.key'), cwd),
     data: { dir: resolve(cwd, get('data.dir')) },
     database: {
       url: get('database.url'),
@@ -109,6 +115,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
     auth: {
       mode: get('auth.mode'),
       service: get('auth.service'),
+      allowPlainHttp: get('auth.allowPlainHttp'),
       adminPassword: get('auth.adminPassword'),
       tokenLifetimeMs: get('auth.tokenLifetime'),
       revocationMaxAgeMs: get('auth.revocationMaxAge'),
@@ -134,6 +141,10 @@ export function loadConfig(env: Environment, cwd: string): Config {
   }
 }
 
+function tlsFiles(cert: string | undefined, key: string | undefined, cwd: string): Config['tls'] {
+  return cert === undefined || key === undefined ? undefined : { cert: resolve(cwd, cert), key: resolve(cwd, key) }
+}
+
 function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined, faults: ConfigFault[]): void {
   const host = get('http.host')
   if (host !== undefined && !isLoopback(host) && get('auth.mode') === undefined) {
@@ -141,6 +152,9 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
       path: 'http.host',
       message: `${host} can be reached from other machines and nobody has to log in: set BERTH_AUTH_MODE=token to require logins, or say that everybody may do everything with BERTH_AUTH_MODE=open`,
     })
+  }
+  if ((get('tls.cert') === undefined) !== (get('tls.key') === undefined)) {
+    faults.push({ path: 'tls', message: 'tls.cert and tls.key go together' })
   }
   const lease = get('registry.lease')
   const retention = get('registry.untaggedRetention')

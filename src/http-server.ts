@@ -1,7 +1,9 @@
 import { type IncomingMessage, type RequestListener, type ServerResponse, createServer } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type RefusalObserver, answerRefusals } from './middleware/refusals.ts'
+import { type TlsFiles, type TlsObserver, readTls, reloadTls } from './tls.ts'
 
 /** A listening address and its requests. */
 export interface HttpServer {
@@ -23,6 +25,8 @@ export interface HttpServerOptions {
   readonly idleTimeoutMs: number
   /** Resolves when it uses nothing of the request any more; where it rejects, the connection is cut. */
   readonly handle: (req: IncomingMessage, res: ServerResponse) => Promise<unknown>
+  /** Certificate and key to speak TLS with, looked at again when the files change; absent for plain HTTP. */
+  readonly tls?: TlsFiles & TlsObserver
   /** Told of what was refused before it was a request. */
   readonly onRefusal: RefusalObserver
 }
@@ -53,7 +57,10 @@ export async function listen(options: HttpServerOptions): Promise<HttpServer> {
     // An answer whose head was sent before the closing began could not say that its connection ends.
     res.once('close', () => isClosing && setImmediate(() => server.closeIdleConnections()))
   }
-  const server = createServer(HTTP_OPTIONS, onRequest)
+  const { tls } = options
+  const secure =
+    tls === undefined ? undefined : createTlsServer({ ...HTTP_OPTIONS, ...(await readTls(tls)) }, onRequest)
+  const server = secure ?? createServer(HTTP_OPTIONS, onRequest)
   answerRefusals(server, options.onRefusal)
   // A push of many gigabytes over a thin line is no fault; a peer that sends nothing is.
   server.requestTimeout = 0
@@ -62,10 +69,12 @@ export async function listen(options: HttpServerOptions): Promise<HttpServer> {
   server.once('error', listening.reject)
   server.listen(options.port, options.host, listening.resolve)
   await listening.promise
+  const stopReloading = secure === undefined || tls === undefined ? undefined : await reloadTls(secure, tls, tls)
   return {
-    url: urlOf(server.address() as AddressInfo),
+    url: urlOf(server.address() as AddressInfo, secure === undefined ? 'http' : 'https'),
     async close(limitMs) {
       isClosing = true
+      await stopReloading?.()
       const closed = Promise.withResolvers<void>()
       server.close(() => closed.resolve())
       for (const res of running.keys()) if (!res.headersSent) res.shouldKeepAlive = false
@@ -77,6 +86,6 @@ export async function listen(options: HttpServerOptions): Promise<HttpServer> {
   }
 }
 
-function urlOf({ address, family, port }: AddressInfo): string {
-  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+function urlOf({ address, family, port }: AddressInfo, protocol: 'http' | 'https'): string {
+  return `${protocol}://${family === 'IPv6' ? `[${address}]` : address}:${port}`
 }

@@ -26,6 +26,7 @@ import type { RequestRecord } from './middleware/request-log.ts'
 import { type Registry, createRegistry } from './registry/registry.ts'
 import type { BlobStore } from './storage/blob-store.ts'
 import { openFilesystemStore } from './storage/filesystem.ts'
+import type { TlsObserver } from './tls.ts'
 import { VERSION } from './version.ts'
 
 /** A running registry. */
@@ -74,6 +75,8 @@ export async function serve(config: Config): Promise<RunningServer> {
       administration,
       version: VERSION,
       publicUrl: config.http.publicUrl,
+      trustedProxies: config.http.trustedProxies,
+      allowPlainHttp: config.auth.allowPlainHttp,
       manifestMaxBytes: config.registry.manifestMaxBytes,
       tagListMax: config.registry.tagListMax,
       observe,
@@ -82,7 +85,9 @@ export async function serve(config: Config): Promise<RunningServer> {
     })
     const { host, port, idleTimeoutMs, shutdownTimeoutMs } = config.http
     const onRefusal: RefusalObserver = refusal => log.info(refusal, 'request refused')
-    const server = await listen({ host, port, idleTimeoutMs, handle: app.callback(), onRefusal })
+    const tls = config.tls && { ...config.tls, ...tlsObserver(log) }
+    const handle = app.callback()
+    const server = await listen({ host, port, idleTimeoutMs, handle, onRefusal, ...(tls === undefined ? {} : { tls }) })
     opened.defer(() => server.close(shutdownTimeoutMs))
     const { url } = server
     log.info({ url, metricsUrl, dataDir: config.data.dir, index: db.driver, version: VERSION }, 'listening')
@@ -177,6 +182,13 @@ function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
 
 function sweepOptions({ registry }: Config): SweepOptions {
   return { batch: SWEEP_BATCH, leaseMs: registry.leaseMs, trashGraceMs: registry.trashGraceMs }
+}
+
+function tlsObserver(log: Log): TlsObserver {
+  return {
+    reloaded: () => log.info('the certificate was read again'),
+    failed: err => log.error({ err }, 'the new certificate cannot be used: the former goes on'),
+  }
 }
 
 async function isReady(db: Database, store: BlobStore, log: Log): Promise<boolean> {

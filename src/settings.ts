@@ -54,6 +54,21 @@ const truth = z.union(
 )
 const text = z.string('must be text').min(1, { error: 'must not be empty', abort: true })
 
+/** A list of addresses and networks, as text with commas or as a list. */
+const networks = z
+  .union([z.string(), z.array(z.string())], 'must be addresses or networks such as 10.0.0.0/8')
+  .transform(value =>
+    (typeof value === 'string' ? value.split(',') : value).map(one => one.trim()).filter(one => one !== ''),
+  )
+  .refine(list => list.every(isNetwork), 'must be addresses or networks such as 10.0.0.0/8')
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits, ...more] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || more.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
+
 /** A setting: how it is read, what it is without being set, and what a person is told about it. */
 interface Setting {
   readonly schema: z.ZodType
@@ -85,6 +100,18 @@ export const SETTINGS = {
     initial: undefined,
     about: 'The address under which clients reach the registry, where it is not the Host they send.',
   },
+  'http.trustedProxies': {
+    schema: networks,
+    initial: '',
+    about:
+      'Addresses and networks of proxies, separated by commas, whose X-Forwarded-For, -Proto and -Host are believed, such as 10.0.0.0/8.',
+  },
+  'tls.cert': {
+    schema: text.optional(),
+    initial: undefined,
+    about: 'File with the certificate and its chain (PEM): the registry speaks TLS. Looked at again when it changes.',
+  },
+  'tls.key': { schema: text.optional(), initial: undefined, about: 'File with the private key of tls.cert (PEM).' },
   'data.dir': { schema: text, initial: './data', about: 'Where blobs and the embedded index lie.' },
   'database.url': {
     schema: text
@@ -126,6 +153,12 @@ export const SETTINGS = {
     initial: undefined,
     about:
       'token: clients log in and may do what they were granted. open: whoever reaches the port may pull, push and delete. One of them is needed to listen beyond loopback.',
+  },
+  'auth.allowPlainHttp': {
+    schema: truth,
+    initial: false,
+    about:
+      'Take passwords and tokens also over plain HTTP from beyond loopback, where anybody on the way can read them.',
   },
   'auth.service': {
     schema: text.regex(/^[A-Za-z0-9._:/-]{1,200}$/, 'must be 1 to 200 characters of A-Z a-z 0-9 . _ : / -'),

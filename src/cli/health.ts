@@ -7,9 +7,9 @@ const LIMIT_MS = 5_000
 
 /** Asks the configured address for /healthz; 0 when it answers. @throws ConfigError. */
 export async function healthVerb(): Promise<number> {
-  const { http } = loadConfig(process.env, process.cwd())
+  const { http, tls } = loadConfig(process.env, process.cwd())
   const host = http.host === '0.0.0.0' || http.host === '::' ? '127.0.0.1' : http.host
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${http.port}/healthz`
+  const url = `${tls === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${http.port}/healthz`
   try {
     const answer = await fetch(url, { signal: AbortSignal.timeout(LIMIT_MS) })
     if (answer.ok) return 0

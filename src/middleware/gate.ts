@@ -3,7 +3,7 @@ import type { Access, Authority, RequestSource } from '../auth/authority.ts'
 import { type Challenge, challengeHeader, parseAuthorization } from '../auth/challenge.ts'
 import type { Action } from '../auth/identity.ts'
 import { RegistryError } from '../oci/errors.ts'
-import { originOf } from './origin.ts'
+import { originOf } from './forwarded.ts'
 
 /** Stands before each route and lets through whoever may do what the route does. */
 export interface Gate {
