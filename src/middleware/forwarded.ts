@@ -48,7 +48,7 @@ export function originOf(ctx: Context, publicUrl: string | undefined): string {
   const said = ctx.state['forwarded'] as Forwarded | undefined
   const host = said?.host ?? ctx.get('Host')
   if (!HOST.test(host))
-    throw new RegistryError('UNSUPPORTED', { status: 400, message: 'the Host header names no host' })
+    throw new RegistryError('UNSUPPORTED', { status: 400, message: 'the Host header is not the name of a host' })
   return `${isSecure(ctx) ? 'https' : 'http'}://${host}`
 }
 
