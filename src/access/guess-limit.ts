@@ -19,22 +19,20 @@ export function createGuessLimit(options: GuessLimitOptions): GuessLimit {
   const clients = new RateLimiterMemory({ points: options.perClient, duration, keyPrefix: 'client' })
   const accountKey = (name: string, client: string): string => `${client} ${name}`
   return {
-    async heldOff(name, client) {
-      const [account, from] = await Promise.all([accounts.get(accountKey(name, client)), clients.get(client)])
-      const waits = [waitOf(account, options.perAccount), waitOf(from, options.perClient)]
-      const longest = Math.max(...waits)
+    async begin(name, client) {
+      const [account, from] = await Promise.all([accounts.penalty(accountKey(name, client)), clients.penalty(client)])
+      const longest = Math.max(waitOf(account, options.perAccount), waitOf(from, options.perClient))
       return longest > 0 ? Math.ceil(longest / 1000) : undefined
     },
-    async failed(name, client) {
-      await accounts.penalty(accountKey(name, client))
-      await clients.penalty(client)
+    async forget(name, client) {
+      await Promise.all([accounts.reward(accountKey(name, client)), clients.reward(client)])
     },
     async succeeded(name, client) {
-      await accounts.delete(accountKey(name, client))
+      await Promise.all([accounts.delete(accountKey(name, client)), clients.reward(client)])
     },
   }
 }
 
-function waitOf(state: RateLimiterRes | null, allowed: number): number {
-  return state !== null && state.consumedPoints >= allowed ? state.msBeforeNext : 0
+function waitOf(state: RateLimiterRes, allowed: number): number {
+  return state.consumedPoints > allowed ? state.msBeforeNext : 0
 }

@@ -9,9 +9,14 @@ export type Proven = Extract<Verdict, { identity: unknown }>
 
 /** Counts wrong guesses of one client and of one account; holds both off for a while after too many. */
 export interface GuessLimit {
-  /** Seconds to wait before another try is judged at all, or undefined. */
-  heldOff(name: string, client: string): Promise<number | undefined>
-  failed(name: string, client: string): Promise<void>
+  /**
+   * Counts a guess as wrong before it is judged, so that guesses made at the same time count too. Answers the seconds
+   * to wait where it must not be judged at all.
+   */
+  begin(name: string, client: string): Promise<number | undefined>
+  /** Takes back the guess that began, because it could not be judged. */
+  forget(name: string, client: string): Promise<void>
+  /** Takes back the guess that began, and all of this account from this client, because it was right. */
   succeeded(name: string, client: string): Promise<void>
 }
 
@@ -38,26 +43,15 @@ export class Login {
    */
   async prove(shown: Shown, source: RequestSource): Promise<Proven> {
     if (shown.name.length > MAX_NAME_LENGTH) throw wrong()
-    const wait = await this.#guesses.heldOff(shown.name, source.client)
-    if (wait !== undefined) {
-      throw new RegistryError('TOOMANYREQUESTS', {
-        message: 'too many wrong logins: wait before the next try',
-        headers: { 'Retry-After': String(wait) },
-      })
-    }
     let refusal: Extract<Verdict, { refused: string }> | undefined
     const proven = await this.#known.get(shown.name, shown.password, async () => {
-      for (const authenticator of this.#authenticators) {
-        const verdict = await authenticator.check(shown, source)
-        if (verdict === undefined) continue
-        if ('identity' in verdict) return verdict
-        refusal = verdict
-        return undefined
-      }
+      await this.#beginGuess(shown, source)
+      const verdict = await this.#judge(shown, source)
+      if (verdict !== undefined && 'identity' in verdict) return verdict
+      refusal = verdict
       return undefined
     })
     if (proven === undefined) {
-      await this.#guesses.failed(shown.name, source.client)
       this.#audit.add({
         kind: 'login',
         outcome: 'refused',
@@ -68,8 +62,32 @@ export class Login {
       })
       throw wrong(refusal?.message)
     }
-    await this.#guesses.succeeded(shown.name, source.client)
     return proven
+  }
+
+  async #beginGuess({ name }: Shown, { client }: RequestSource): Promise<void> {
+    const wait = await this.#guesses.begin(name, client)
+    if (wait === undefined) return
+    throw new RegistryError('TOOMANYREQUESTS', {
+      message: 'too many wrong logins: wait before the next try',
+      headers: { 'Retry-After': String(wait) },
+    })
+  }
+
+  /** The first verdict of the chain. A guess that is right, or that could not be judged, does not count. */
+  async #judge(shown: Shown, source: RequestSource): Promise<Verdict> {
+    try {
+      for (const authenticator of this.#authenticators) {
+        const verdict = await authenticator.check(shown, source)
+        if (verdict === undefined) continue
+        if ('identity' in verdict) await this.#guesses.succeeded(shown.name, source.client)
+        return verdict
+      }
+      return undefined
+    } catch (error) {
+      await this.#guesses.forget(shown.name, source.client)
+      throw error
+    }
   }
 }
 
