@@ -28,6 +28,7 @@ export interface Config {
   readonly log: { readonly level: ValueOf<'log.level'>; readonly format: ValueOf<'log.format'> }
   readonly auth: {
     readonly mode: ValueOf<'auth.mode'>
+    readonly allowPrivateIssuers: boolean
     readonly service: string
     readonly allowPlainHttp: boolean
     readonly adminPassword: string | undefined
@@ -121,6 +122,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       revocationMaxAgeMs: get('auth.revocationMaxAge'),
       keyRotationMs: get('auth.keyRotation'),
       auditRetentionMs: get('auth.auditRetention'),
+      allowPrivateIssuers: get('auth.allowPrivateIssuers'),
       guessesPerAccount: get('auth.guessesPerAccount'),
       guessesPerAddress: get('auth.guessesPerAddress'),
     },

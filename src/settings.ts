@@ -201,6 +201,11 @@ export const SETTINGS = {
     initial: 100,
     about: 'Wrong logins from one address in 5 minutes before it is held off.',
   },
+  'auth.allowPrivateIssuers': {
+    schema: truth,
+    initial: false,
+    about: 'Whether issuers of CI identities may be asked for keys over plain HTTP and at private addresses.',
+  },
   'metrics.enabled': { schema: truth, initial: true, about: 'Whether /metrics is served.' },
   'metrics.host': { schema: text, initial: '127.0.0.1', about: 'Address of the metrics port.' },
   'metrics.port': {

@@ -1,5 +1,7 @@
 import type { RequestSource } from '../auth/authority.ts'
 import { BasicCache } from '../auth/basic-cache.ts'
+import { hashSecret } from '../auth/secrets.ts'
+import { readToken } from '../auth/tokens.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { AuditTrail } from './audit-trail.ts'
 import type { Authenticator, Shown, Verdict } from './authenticator.ts'
@@ -44,13 +46,16 @@ export class Login {
   async prove(shown: Shown, source: RequestSource): Promise<Proven> {
     if (shown.name.length > MAX_NAME_LENGTH) throw wrong()
     let refusal: Extract<Verdict, { refused: string }> | undefined
-    const proven = await this.#known.get(shown.name, shown.password, async () => {
+    const check = async (): Promise<Proven | undefined> => {
       await this.#beginGuess(shown, source)
       const verdict = await this.#judge(shown, source)
       if (verdict !== undefined && 'identity' in verdict) return verdict
       refusal = verdict
       return undefined
-    })
+    }
+    // An identity token ends by itself and may be good for one use: what it proved is never remembered.
+    const isToken = readToken(shown.password) !== undefined
+    const proven = isToken ? await check() : await this.#known.get(shown.name, shown.password, check)
     if (proven === undefined) {
       this.#audit.add({
         kind: 'login',
@@ -65,8 +70,8 @@ export class Login {
     return proven
   }
 
-  async #beginGuess({ name }: Shown, { client }: RequestSource): Promise<void> {
-    const wait = await this.#guesses.begin(name, client)
+  async #beginGuess(shown: Shown, { client }: RequestSource): Promise<void> {
+    const wait = await this.#guesses.begin(accountOf(shown), client)
     if (wait === undefined) return
     throw new RegistryError('TOOMANYREQUESTS', {
       message: 'too many wrong logins: wait before the next try',
@@ -80,12 +85,12 @@ export class Login {
       for (const authenticator of this.#authenticators) {
         const verdict = await authenticator.check(shown, source)
         if (verdict === undefined) continue
-        if ('identity' in verdict) await this.#guesses.succeeded(shown.name, source.client)
+        if ('identity' in verdict) await this.#guesses.succeeded(accountOf(shown), source.client)
         return verdict
       }
       return undefined
     } catch (error) {
-      await this.#guesses.forget(shown.name, source.client)
+      await this.#guesses.forget(accountOf(shown), source.client)
       throw error
     }
   }
@@ -93,4 +98,9 @@ export class Login {
 
 function wrong(message = 'wrong name or password'): RegistryError {
   return new RegistryError('UNAUTHORIZED', { message })
+}
+
+/** What wrong guesses are counted for. Jobs that share a name but not a token must not hold each other off. */
+function accountOf({ name, password }: Shown): string {
+  return readToken(password) === undefined ? name : hashSecret(password).toString('base64')
 }

@@ -5,7 +5,10 @@ import { pruneExpiredTokens } from '../metadata/refresh-tokens.ts'
 import { AuditTrail } from './audit-trail.ts'
 import type { Authenticator } from './authenticator.ts'
 import { type ForeignTokens, RowAuthority } from './authority.ts'
+import { ciAuthenticator } from './ci-login.ts'
 import { ensureFirstAdmin } from './first-admin.ts'
+import { createIssuerFetch } from './issuer-fetch.ts'
+import { IssuerKeys } from './issuer-keys.ts'
 import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
 import { type GuessLimit, Login } from './login.ts'
 import { secretAuthenticator, userAuthenticator } from './password-login.ts'
@@ -26,6 +29,8 @@ export interface AccessOptions {
   /** Further ways to prove who one is, asked after tokens and before passwords of ours. */
   readonly authenticators: readonly Authenticator[]
   readonly foreign: ForeignTokens
+  /** Whether issuers of CI identities may be asked over plain HTTP and at private addresses. */
+  readonly allowPrivateIssuers: boolean
   readonly guesses: GuessLimit
   readonly onError: (error: unknown) => void
   /** Milliseconds since 1970. */
@@ -58,7 +63,14 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   const states = new PrincipalStates(db, options.revocationMaxAgeMs)
   const audit = new AuditTrail(db, onError)
   const useTimes = new UseTimes(db, onError)
-  const chain = [secretAuthenticator(db), ...options.authenticators, userAuthenticator(db)]
+  const now = options.now ?? Date.now
+  const issuers = new IssuerKeys(createIssuerFetch({ allowPrivate: options.allowPrivateIssuers }), now)
+  const chain = [
+    secretAuthenticator(db),
+    ciAuthenticator(db, issuers, now),
+    ...options.authenticators,
+    userAuthenticator(db),
+  ]
   const authority = new RowAuthority({
     db,
     keys,
@@ -70,7 +82,7 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
     service: options.service,
     tokenLifetimeMs: options.tokenLifetimeMs,
     uploadExpiryMs: options.uploadExpiryMs,
-    now: options.now ?? Date.now,
+    now,
   })
   return {
     authority,

@@ -1,4 +1,5 @@
 import type { PatternActions } from '../auth/identity.ts'
+import { trustFault } from '../auth/trust.ts'
 import { putGrant } from '../metadata/grants.ts'
 import { deletePrincipal, findPrincipals, insertPrincipal } from '../metadata/principals.ts'
 import * as rows from '../metadata/trust-rules.ts'
@@ -32,6 +33,8 @@ export async function createTrustRule(
 ): Promise<void> {
   const name = checkName(rule.name, 'trust rule')
   checkPatterns(rule.grants)
+  const fault = trustFault(rule)
+  if (fault !== undefined) throw new RegistryError('INVALID', { message: fault })
   await requireAdmin(context.db, actor, rule.grants.length === 0 ? [EVERYTHING] : patternsOf(rule.grants))
   const createdBy = actor.identity.name
   await context.db.transaction(async tx => {

@@ -1,0 +1,116 @@
+import { lookup } from 'node:dns'
+import { request as requestHttp } from 'node:http'
+import { request as requestHttps } from 'node:https'
+import { BlockList, isIP, type LookupFunction } from 'node:net'
+
+const MAX_BYTES = 512 * 1024
+const TIMEOUT_MS = 5_000
+
+/** A document that an issuer did not give, or that must not be asked for. */
+export class IssuerFault extends Error {
+  override readonly name = 'IssuerFault'
+}
+
+/** Reads a JSON document of an issuer. @throws IssuerFault for anything but a small one, given in time and directly. */
+export type IssuerFetch = (url: string) => Promise<unknown>
+
+/**
+ * Reads over HTTPS from public addresses only, so that the name of an issuer cannot make us ask our own network. The
+ * address is checked as it is connected to: a name that resolves to something else a moment later gains nothing.
+ * `allowPrivate` lifts both, for an issuer inside one's own network. Redirects are not followed.
+ */
+export function createIssuerFetch(options: { readonly allowPrivate: boolean }): IssuerFetch {
+  return async text => {
+    const url = URL.parse(text)
+    if (url === null || (url.protocol !== 'https:' && !(options.allowPrivate && url.protocol === 'http:'))) {
+      throw new IssuerFault(`${text.slice(0, 200)} is not an https URL`)
+    }
+    const host = url.hostname.replace(/^\[|\]$/g, '')
+    if (!options.allowPrivate && isIP(host) !== 0 && isPrivate(host)) throw privateFault(host)
+    const body = await readUrl(url, options.allowPrivate ? undefined : publicLookup)
+    try {
+      return JSON.parse(body) as unknown
+    } catch (cause) {
+      throw new IssuerFault(`${url.href} is not JSON`, { cause })
+    }
+  }
+}
+
+async function readUrl(url: URL, look: LookupFunction | undefined): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>()
+  const ask = url.protocol === 'https:' ? requestHttps : requestHttp
+  const request = ask(url, {
+    // A connection of its own: a pooled one could have been made without the check of its address.
+    agent: false,
+    headers: { Accept: 'application/json' },
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+    ...(look === undefined ? {} : { lookup: look }),
+  })
+  request.once('error', reject)
+  request.once('response', response => {
+    const chunks: Buffer[] = []
+    let size = 0
+    if (response.statusCode !== 200) {
+      request.destroy(new IssuerFault(`${url.href} answered ${response.statusCode}`))
+      return
+    }
+    response.on('data', (chunk: Buffer) => {
+      size += chunk.length
+      if (size > MAX_BYTES) request.destroy(new IssuerFault(`${url.href} is larger than ${MAX_BYTES} bytes`))
+      else chunks.push(chunk)
+    })
+    response.once('error', reject)
+    response.once('end', () => resolve(Buffer.concat(chunks).toString('utf8')))
+  })
+  request.end()
+  try {
+    return await promise
+  } catch (cause) {
+    if (cause instanceof IssuerFault) throw cause
+    throw new IssuerFault(`${url.href} cannot be read`, { cause })
+  }
+}
+
+const publicLookup: LookupFunction = (hostname, options, callback) => {
+  lookup(hostname, { ...options, all: true }, (error, addresses) => {
+    const bad = error === null ? addresses.find(({ address }) => isPrivate(address)) : undefined
+    const [first] = addresses ?? []
+    if (error !== null) callback(error, '', 0)
+    else if (bad !== undefined) callback(privateFault(hostname), '', 0)
+    else if (options.all === true) callback(null, addresses)
+    else callback(null, first?.address ?? '', first?.family)
+  })
+}
+
+const PRIVATE = new BlockList()
+for (const range of [
+  '0.0.0.0/8',
+  '10.0.0.0/8',
+  '100.64.0.0/10',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '172.16.0.0/12',
+  '192.0.0.0/24',
+  '192.168.0.0/16',
+  '198.18.0.0/15',
+  '224.0.0.0/3',
+]) {
+  addRange(range, 'ipv4')
+}
+// Besides private ones those that embed an IPv4 address, by which a private one could be reached.
+for (const range of ['::/96', '::ffff:0:0/96', '64:ff9b::/32', '2002::/16', 'fc00::/7', 'fe80::/10', 'ff00::/8']) {
+  addRange(range, 'ipv6')
+}
+
+function addRange(range: string, family: 'ipv4' | 'ipv6'): void {
+  const [network = '', prefix] = range.split('/')
+  PRIVATE.addSubnet(network, Number(prefix), family)
+}
+
+function isPrivate(address: string): boolean {
+  return PRIVATE.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
+}
+
+function privateFault(host: string): IssuerFault {
+  return new IssuerFault(`${host} is not a public address: auth.allowPrivateIssuers allows it`)
+}

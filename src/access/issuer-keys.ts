@@ -1,0 +1,113 @@
+import { createPublicKey, type KeyObject } from 'node:crypto'
+import type { Algorithm } from 'jsonwebtoken'
+import { type IssuerFetch, IssuerFault } from './issuer-fetch.ts'
+
+/** A public key and what it may have signed with: pinned here, never taken from a token. */
+export interface IssuerKey {
+  readonly key: KeyObject
+  readonly algorithms: readonly Algorithm[]
+}
+
+const FRESH_MS = 600_000
+/** An issuer is asked again for a key we do not know at most this often, whatever tokens strangers show. */
+const RETRY_MS = 30_000
+const MAX_KEYS = 100
+
+interface Entry {
+  readonly keys: ReadonlyMap<string, IssuerKey>
+  readonly readAt: number
+}
+
+/**
+ * The keys of OpenID issuers by discovery (OpenID Connect Discovery 1.0 section 4), remembered. Where an issuer is down
+ * the keys it gave last go on counting. Issuers come from trust rules only, so there are few.
+ */
+export class IssuerKeys {
+  readonly #fetch: IssuerFetch
+  readonly #now: () => number
+  readonly #known = new Map<string, Entry>()
+  readonly #asked = new Map<string, { readonly at: number; readonly done: Promise<Entry> }>()
+
+  /** @param now milliseconds since 1970 */
+  constructor(fetch: IssuerFetch, now: () => number) {
+    this.#fetch = fetch
+    this.#now = now
+  }
+
+  /** The issuer's key of that id. @throws IssuerFault where the issuer never answered. */
+  async find(issuer: string, kid: string): Promise<IssuerKey | undefined> {
+    const known = this.#known.get(issuer)
+    const key = known?.keys.get(kid)
+    if (key !== undefined && this.#now() - (known?.readAt ?? 0) < FRESH_MS) return key
+    try {
+      return (await this.#read(issuer)).keys.get(kid)
+    } catch (error) {
+      if (known === undefined || !(error instanceof IssuerFault)) throw error
+      return key
+    }
+  }
+
+  async #read(issuer: string): Promise<Entry> {
+    const last = this.#asked.get(issuer)
+    if (last !== undefined && this.#now() - last.at < RETRY_MS) return await last.done
+    const done = this.#discover(issuer)
+    this.#asked.set(issuer, { at: this.#now(), done })
+    const entry = await done
+    this.#known.set(issuer, entry)
+    return entry
+  }
+
+  async #discover(issuer: string): Promise<Entry> {
+    const document = await this.#fetch(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`)
+    if (!isObject(document) || document['issuer'] !== issuer) {
+      throw new IssuerFault(`${issuer} names another issuer in its discovery document`)
+    }
+    const { jwks_uri: address } = document
+    if (typeof address !== 'string') throw new IssuerFault(`${issuer} names no jwks_uri`)
+    return { keys: readKeySet(await this.#fetch(address)), readAt: this.#now() }
+  }
+}
+
+/** The signing keys of a JWK set (RFC 7517 section 5) by id. Keys of a kind we do not use are passed over. @throws IssuerFault. */
+export function readKeySet(document: unknown): ReadonlyMap<string, IssuerKey> {
+  const list = isObject(document) ? document['keys'] : undefined
+  if (!Array.isArray(list) || list.length > MAX_KEYS) throw new IssuerFault('the key set is not a list of keys')
+  const keys = new Map<string, IssuerKey>()
+  for (const jwk of list as unknown[]) {
+    if (!isObject(jwk) || typeof jwk['kid'] !== 'string' || (jwk['use'] ?? 'sig') !== 'sig') continue
+    const key = readKey(jwk)
+    const algorithms = key === undefined ? [] : algorithmsOf(key).filter(name => (jwk['alg'] ?? name) === name)
+    if (key !== undefined && algorithms.length > 0) keys.set(jwk['kid'], { key, algorithms })
+  }
+  return keys
+}
+
+/** What a public key may have signed with: RFC 7518 section 3.1. Never `none`, never HMAC. */
+export function algorithmsOf(key: KeyObject): readonly Algorithm[] {
+  if (key.type !== 'public') return []
+  const { modulusLength = 0, namedCurve = '' } = key.asymmetricKeyDetails ?? {}
+  if (key.asymmetricKeyType === 'rsa') {
+    return modulusLength >= 2048 ? ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] : []
+  }
+  return key.asymmetricKeyType === 'ec' ? (CURVES[namedCurve] ?? []) : []
+}
+
+const CURVES: Readonly<Record<string, readonly Algorithm[]>> = {
+  prime256v1: ['ES256'],
+  secp384r1: ['ES384'],
+  secp521r1: ['ES512'],
+}
+
+function readKey(jwk: Readonly<Record<string, unknown>>): KeyObject | undefined {
+  if (jwk['kty'] !== 'RSA' && jwk['kty'] !== 'EC') return undefined
+  try {
+    return createPublicKey({ key: jwk, format: 'jwk' })
+  } catch {
+    // One malformed key must not take the others of the set with it.
+    return undefined
+  }
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

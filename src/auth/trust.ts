@@ -1,0 +1,113 @@
+/** What an identity token must say to be trusted; the pure part of a trust rule. */
+export interface TrustConditions {
+  readonly issuer: string
+  readonly audience: string
+  /** Claims that must have exactly these values. */
+  readonly claims: Readonly<Record<string, string | number | boolean>>
+  readonly allowPullRequestTarget: boolean
+}
+
+/** One condition of a rule and what the token says about it. */
+export interface ClaimCheck {
+  readonly claim: string
+  readonly expected: string
+  /** What the token says, shortened; undefined where it does not say it. */
+  readonly actual: string | undefined
+  readonly matches: boolean
+}
+
+/** What a rule makes of a token, condition by condition. */
+export interface TrustVerdict {
+  readonly matches: boolean
+  readonly checks: readonly ClaimCheck[]
+}
+
+const GITHUB_HOST = 'token.actions.githubusercontent.com'
+const GITLAB_ISSUER = 'https://gitlab.com'
+const MAX_SHOWN = 200
+
+/**
+ * Compares the claims of a token, whose signature and times are checked elsewhere, with a rule. Values are equal only
+ * within their type; ids are the same as a number and as its digits, because GitHub writes them as strings; `true` is
+ * the same as `"true"`, because GitLab writes that.
+ */
+export function judgeTrust(rule: TrustConditions, claims: Readonly<Record<string, unknown>>): TrustVerdict {
+  const checks = [check(claims, 'iss', rule.issuer), audienceCheck(claims, rule.audience)]
+  for (const [claim, expected] of Object.entries(rule.claims)) checks.push(check(claims, claim, expected))
+  const event = valueOf(claims, 'event_name')
+  if (!rule.allowPullRequestTarget && event === 'pull_request_target') {
+    checks.push({ claim: 'event_name', expected: 'not pull_request_target', actual: event, matches: false })
+  }
+  return { matches: checks.every(({ matches }) => matches), checks }
+}
+
+/**
+ * Why a rule would trust more than its writer means, or undefined where it is sound. Names of owners and repositories
+ * can be given up and taken by somebody else; their ids cannot.
+ */
+export function trustFault(rule: TrustConditions): string | undefined {
+  const names = (claim: string): boolean => Object.hasOwn(rule.claims, claim)
+  if (rule.audience === '' || rule.audience.includes('*')) return 'the audience must be exact'
+  const isGitHub = isGitHubIssuer(rule.issuer) || names('repository') || names('repository_owner')
+  if (isGitHub && !names('repository_id') && !names('repository_owner_id')) {
+    return 'name repository_id or repository_owner_id: a name can be taken over by somebody else, an id cannot'
+  }
+  const isGitLab = rule.issuer === GITLAB_ISSUER || names('project_path') || names('namespace_path')
+  if (isGitLab && !names('project_id') && !names('namespace_id')) {
+    return 'name project_id or namespace_id: a path can be taken over by somebody else, an id cannot'
+  }
+  return undefined
+}
+
+/** The conditions that a token misses, as text for people: `repository_id is "7"`. Says nothing of the rule's values. */
+export function mismatchText(verdict: TrustVerdict): string {
+  return verdict.checks
+    .filter(({ matches }) => !matches)
+    .map(({ claim, actual }) =>
+      actual === undefined ? `${claim} is missing` : `${claim} is ${JSON.stringify(actual)}`,
+    )
+    .join(', ')
+}
+
+function isGitHubIssuer(issuer: string): boolean {
+  return URL.parse(issuer)?.hostname === GITHUB_HOST || issuer.endsWith('/_services/token')
+}
+
+/** A token for us and for others could be shown to us by those others, so ours must be the only audience. */
+function audienceCheck(claims: Readonly<Record<string, unknown>>, expected: string): ClaimCheck {
+  const aud = valueOf(claims, 'aud')
+  const only: unknown = Array.isArray(aud) && aud.length === 1 ? aud[0] : aud
+  return { claim: 'aud', expected, actual: shown(aud), matches: only === expected }
+}
+
+function check(
+  claims: Readonly<Record<string, unknown>>,
+  claim: string,
+  expected: string | number | boolean,
+): ClaimCheck {
+  const actual = valueOf(claims, claim)
+  return { claim, expected: String(expected), actual: shown(actual), matches: isEqual(actual, expected) }
+}
+
+function valueOf(claims: Readonly<Record<string, unknown>>, claim: string): unknown {
+  return Object.hasOwn(claims, claim) ? claims[claim] : undefined
+}
+
+function isEqual(actual: unknown, expected: string | number | boolean): boolean {
+  if (actual === expected) return true
+  if (typeof expected === 'boolean') return actual === String(expected)
+  const [a, b] = [idOf(actual), idOf(expected)]
+  return a !== undefined && a === b
+}
+
+/** The digits of an id; undefined for what is none, such as a number too large to be exact. */
+function idOf(value: unknown): string | undefined {
+  if (typeof value === 'number') return Number.isSafeInteger(value) && value >= 0 ? String(value) : undefined
+  return typeof value === 'string' && /^(?:0|[1-9]\d{0,19})$/.test(value) ? value : undefined
+}
+
+function shown(value: unknown): string | undefined {
+  if (value === undefined) return undefined
+  const text = typeof value === 'string' ? value : JSON.stringify(value)
+  return text.slice(0, MAX_SHOWN)
+}
