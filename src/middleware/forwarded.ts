@@ -46,7 +46,7 @@ export function isSecure(ctx: Context): boolean {
 export function originOf(ctx: Context, publicUrl: string | undefined): string {
   if (publicUrl !== undefined) return publicUrl
   const said = ctx.state['forwarded'] as Forwarded | undefined
-  const host = said?.host ?? ctx.get('Host')
+  const host = said?.host ?? ctx.host
   if (!HOST.test(host))
     throw new RegistryError('UNSUPPORTED', { status: 400, message: 'the Host header is not the name of a host' })
   return `${isSecure(ctx) ? 'https' : 'http'}://${host}`

@@ -4,7 +4,7 @@ import type { Context } from 'koa'
 import { originOf } from '../../src/middleware/forwarded.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 
-const contextOf = (host: string): Context => ({ protocol: 'https', host }) as unknown as Context
+const contextOf = (host: string): Context => ({ secure: true, host, state: {} }) as unknown as Context
 
 test('a client is answered with the name it used (RFC 9110 section 7.2)', () => {
   for (const host of ['registry.example', 'localhost:5000', '127.0.0.1:5000', '[::1]:5000', 'my_registry-1']) {
