@@ -103,7 +103,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       idleTimeoutMs: get('http.idleTimeout'),
       shutdownTimeoutMs: get('http.shutdownTimeout'),
       publicUrl: get('http.publicUrl'),
-      trustedProxies: get('http.trustedProxies'),
+      trustedProxies: get('http.trustedProxies') ?? [],
     },
     tls: tlsFiles(get('tls.cert'), get('tls.key'), cwd),
     data: { dir: resolve(cwd, get('data.dir')) },

@@ -101,8 +101,8 @@ export const SETTINGS = {
     about: 'The address under which clients reach the registry, where it is not the Host they send.',
   },
   'http.trustedProxies': {
-    schema: networks,
-    initial: '',
+    schema: networks.optional(),
+    initial: undefined,
     about:
       'Addresses and networks of proxies, separated by commas, whose X-Forwarded-For, -Proto and -Host are believed, such as 10.0.0.0/8.',
   },
