@@ -3,11 +3,13 @@ import { type Administration, createAdministration } from './access/administrati
 import { createGuessLimit } from './access/guess-limit.ts'
 import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
+import type { AccessRoutes } from './app.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
 import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
 import type { Database } from './metadata/database.ts'
+import { VERSION } from './version.ts'
 
 /** Who may do what, put together from the settings. */
 export interface AccessControl {
@@ -69,6 +71,17 @@ function jobsOf(access: OpenAccess): Job[] {
     { name: 'rotate keys', everyMs: MINUTE_MS, run: () => access.rotateKeys() },
     { name: 'prune access records', everyMs: 10 * MINUTE_MS, run: () => access.prune() },
   ]
+}
+
+/** What the application needs for logins. */
+export function accessRoutes(config: Config, access: OpenAccess, administration: Administration): AccessRoutes {
+  return {
+    authority: access.authority,
+    administration,
+    version: VERSION,
+    publicUrl: config.http.publicUrl,
+    allowPlainHttp: config.auth.allowPlainHttp,
+  }
 }
 
 /** Serves `handle` on the administrator's socket. */

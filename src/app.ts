@@ -20,20 +20,25 @@ import { uploadRoutes } from './routes/uploads.ts'
 
 const NOTHING_MORE = { before: [], after: [] }
 
-/** What the application is made of. */
-export interface AppOptions {
-  readonly registry: Registry
-  /** Who decides who may; absent where everyone may do everything. */
-  readonly authority: Authority | undefined
-  /** The administration's API; absent where nobody logs in. */
-  readonly administration: Administration | undefined
+/** What logging in, and administering who may, is made of. */
+export interface AccessRoutes {
+  readonly authority: Authority
+  readonly administration: Administration
+  /** What the administration's API calls itself. */
   readonly version: string
   /** The registry's own address, where clients do not reach it by the Host they send. */
   readonly publicUrl: string | undefined
-  /** Addresses and networks of proxies whose `X-Forwarded-*` headers are believed. */
-  readonly trustedProxies: readonly string[]
   /** Whether credentials are taken over plain HTTP from beyond loopback. */
   readonly allowPlainHttp: boolean
+}
+
+/** What the application is made of. */
+export interface AppOptions {
+  readonly registry: Registry
+  /** Who may do what; absent where everyone may do everything. */
+  readonly access?: AccessRoutes
+  /** Addresses and networks of proxies whose `X-Forwarded-*` headers are believed. */
+  readonly trustedProxies?: readonly string[]
   readonly manifestMaxBytes: number
   readonly tagListMax: number
   /** Told of every finished request, for the access log and metrics. */
@@ -48,28 +53,25 @@ export interface AppOptions {
 export function createApp(options: AppOptions): Koa {
   const router = new Router()
   healthRoutes(router, options.ready)
-  const { authority } = options
-  const gate = authority === undefined ? OPEN_GATE : createGate(authority, options.publicUrl)
-  if (authority !== undefined) {
-    tokenRoutes(router, authority)
-    const { administration } = options
-    if (administration !== undefined) {
-      administrationRoutes(router, administration, identifyBy(authority), options.version)
-    }
+  const { access, trustedProxies = [] } = options
+  const gate = access === undefined ? OPEN_GATE : createGate(access.authority, access.publicUrl)
+  if (access !== undefined) {
+    tokenRoutes(router, access.authority)
+    administrationRoutes(router, access.administration, identifyBy(access.authority), access.version)
   }
   baseRoutes(router, gate)
-  uploadRoutes(router, options.registry, gate, authority)
-  listRoutes(router, options.registry, gate, authority, { maxTags: options.tagListMax })
+  uploadRoutes(router, options.registry, gate, access?.authority)
+  listRoutes(router, options.registry, gate, access?.authority, { maxTags: options.tagListMax })
   blobRoutes(router, options.registry, gate)
   manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
-  const before = options.trustedProxies.length === 0 ? [] : [forwarded(options.trustedProxies)]
-  const refuses = authority !== undefined && !options.allowPlainHttp
+  const before = trustedProxies.length === 0 ? [] : [forwarded(trustedProxies)]
+  const refuses = access !== undefined && !access.allowPlainHttp
   return assemble(router, options, { before, after: refuses ? [refusePlainCredentials] : [] })
 }
 
 /** The application behind the administrator's socket: the administration's API and nothing else. */
 export function createLocalApp(
-  options: Pick<AppOptions, 'observe' | 'onError' | 'version'> & { readonly administration: Administration },
+  options: Pick<AppOptions, 'observe' | 'onError'> & Pick<AccessRoutes, 'administration' | 'version'>,
 ): Koa {
   const router = new Router()
   administrationRoutes(router, options.administration, identifyLocal, options.version)

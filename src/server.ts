@@ -3,7 +3,7 @@ import { access, mkdir } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { openAccessControl, serveLocally } from './access-control.ts'
+import { accessRoutes, openAccessControl, serveLocally } from './access-control.ts'
 import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
@@ -71,12 +71,8 @@ export async function serve(config: Config): Promise<RunningServer> {
     await serveLocally(config, (req, res) => void local(req, res), opened)
     const app = createApp({
       registry: openRegistry(config, db, store, metrics),
-      authority: access?.authority,
-      administration,
-      version: VERSION,
-      publicUrl: config.http.publicUrl,
+      ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
-      allowPlainHttp: config.auth.allowPlainHttp,
       manifestMaxBytes: config.registry.manifestMaxBytes,
       tagListMax: config.registry.tagListMax,
       observe,

@@ -204,6 +204,7 @@ void describe('look-ups of manifests', () => {
         payload: Buffer.from('{}'),
         leaseMs: 86_400_000,
         principal: undefined,
+        provenance: undefined,
       })
       await pointTag(tx, { repositoryId: id, name: TAG, manifestId, digest, principal: undefined })
     })
