@@ -1,6 +1,7 @@
 // Runs the distribution specification's own conformance suite against fresh registries and judges its results: once
 // against the registry as it is shipped, and once with the suite's sparse images, which the specification lets a
-// registry refuse with MANIFEST_BLOB_UNKNOWN ("Push") and which ours takes where `registry.requireBlobs` is off.
+// registry refuse with MANIFEST_BLOB_UNKNOWN ("Push") and which ours takes where `registry.requireBlobs` is off; the same
+// with logins, once with tokens used again and once with a fresh one for each request.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { access, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
@@ -17,19 +18,27 @@ const SUITE_LIMIT_MS = 180_000
 const LEAST_CHECKS = 900
 const JUDGED_PARTS = ['apis', 'data'] as const
 
-/** One run: what the registry is told, and which one part of the suite is switched off. */
+/** One run: what the registry and the suite are told, and which one part of the suite is switched off. */
 interface Mode {
   readonly name: string
   readonly env: Readonly<Record<string, string>>
+  readonly suite: Readonly<Record<string, string>>
   readonly disabled: string | undefined
 }
 
 /** Where the suite's results say what became of its sparse images. */
 const SPARSE = 'data.Sparse Manifests'
 
+const PASSWORD = 'a password for one run'
+const LOGIN = { BERTH_AUTH_MODE: 'token', BERTH_AUTH_ADMIN_PASSWORD: PASSWORD }
+const AS_ADMIN = { OCI_USERNAME: 'admin', OCI_PASSWORD: PASSWORD }
+const SPARSE_TAKEN = { BERTH_REGISTRY_REQUIRE_BLOBS: 'false' }
+
 const MODES: readonly Mode[] = [
-  { name: 'as shipped', env: {}, disabled: SPARSE },
-  { name: 'with sparse images', env: { BERTH_REGISTRY_REQUIRE_BLOBS: 'false' }, disabled: undefined },
+  { name: 'as shipped', env: {}, suite: {}, disabled: SPARSE },
+  { name: 'with sparse images', env: SPARSE_TAKEN, suite: {}, disabled: undefined },
+  { name: 'with logins', env: { ...LOGIN, ...SPARSE_TAKEN }, suite: AS_ADMIN, disabled: undefined },
+  { name: 'with a login a request', env: LOGIN, suite: { ...AS_ADMIN, OCI_CACHE_AUTH: 'false' }, disabled: SPARSE },
 ]
 
 interface Verdict {
@@ -40,7 +49,7 @@ interface Verdict {
 async function runSuite(
   host: string,
   resultsDir: string,
-  sparse: boolean,
+  { suite, disabled }: Mode,
 ): Promise<{ code: number | null; output: string }> {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('OCI_'))
   const child = spawn(SUITE, [], {
@@ -55,7 +64,8 @@ async function runSuite(
       OCI_REPO1: 'conformance/repo1',
       OCI_REPO2: 'conformance/repo2',
       OCI_VERSION: 'dev',
-      OCI_DATA_SPARSE: String(sparse),
+      OCI_DATA_SPARSE: String(disabled !== SPARSE),
+      ...suite,
       OCI_LOG: 'warn',
       OCI_RESULTS_DIR: resultsDir,
     },
@@ -119,9 +129,7 @@ async function conformance(mode: Mode): Promise<void> {
   const resultsDir = await mkdtemp(join(tmpdir(), 'berth-conformance-'))
   const server = await startServer({ env: mode.env })
   const startedMs = Date.now()
-  const { code, output } = await runSuite(server.host, resultsDir, mode.disabled !== SPARSE).finally(() =>
-    server.stop(),
-  )
+  const { code, output } = await runSuite(server.host, resultsDir, mode).finally(() => server.stop())
   const results = await freshResults(join(resultsDir, 'results.yaml'), startedMs)
   const checks = checksRun(await readFile(join(resultsDir, 'junit.xml'), 'utf8'))
   const { faults, counts } = judge(results, mode.disabled)
