@@ -16,9 +16,11 @@ export type Verdict =
 
 /**
  * One way of proving who one is. Authenticators are asked in order until one gives a verdict; where none does, the
- * credentials are wrong. A right answer is remembered for a few seconds, so that a burst of logins costs one check.
+ * credentials are wrong.
  */
 export interface Authenticator {
   readonly name: string
   check(shown: Shown, source: RequestSource): Promise<Verdict>
+  /** The answer where it is known to be right without the cost of judging it; for ways that cost much. */
+  readonly recall?: (shown: Shown) => Promise<Extract<Verdict, { identity: unknown }> | undefined>
 }

@@ -1,5 +1,5 @@
 import type { RequestSource } from '../auth/authority.ts'
-import { BasicCache } from '../auth/basic-cache.ts'
+import { SharedChecks } from '../auth/login-memory.ts'
 import { hashSecret } from '../auth/secrets.ts'
 import { readToken } from '../auth/tokens.ts'
 import { RegistryError } from '../oci/errors.ts'
@@ -22,8 +22,6 @@ export interface GuessLimit {
   succeeded(name: string, client: string): Promise<void>
 }
 
-/** A right password is remembered for so long; a changed one is refused as late as that. */
-const REMEMBER_MS = 10_000
 const MAX_NAME_LENGTH = 255
 
 /** Asks the authenticators in order who one is. */
@@ -31,7 +29,7 @@ export class Login {
   readonly #authenticators: readonly Authenticator[]
   readonly #guesses: GuessLimit
   readonly #audit: AuditTrail
-  readonly #known = new BasicCache<Proven>(REMEMBER_MS)
+  readonly #checks = new SharedChecks<Verdict>()
 
   constructor(authenticators: readonly Authenticator[], guesses: GuessLimit, audit: AuditTrail) {
     this.#authenticators = authenticators
@@ -45,29 +43,34 @@ export class Login {
    */
   async prove(shown: Shown, source: RequestSource): Promise<Proven> {
     if (shown.name.length > MAX_NAME_LENGTH) throw wrong()
-    let refusal: Extract<Verdict, { refused: string }> | undefined
-    const check = async (): Promise<Proven | undefined> => {
+    const remembered = await this.#recall(shown)
+    if (remembered !== undefined) return remembered
+    const check = async (): Promise<Verdict> => {
       await this.#beginGuess(shown, source)
-      const verdict = await this.#judge(shown, source)
-      if (verdict !== undefined && 'identity' in verdict) return verdict
-      refusal = verdict
-      return undefined
+      return await this.#judge(shown, source)
     }
-    // An identity token ends by itself and may be good for one use: what it proved is never remembered.
+    // An identity token may be good for one use: no two requests share what it proved.
     const isToken = readToken(shown.password) !== undefined
-    const proven = isToken ? await check() : await this.#known.get(shown.name, shown.password, check)
-    if (proven === undefined) {
-      this.#audit.add({
-        kind: 'login',
-        outcome: 'refused',
-        actor: shown.name,
-        client: source.client,
-        requestId: source.requestId,
-        detail: { reason: refusal?.refused ?? 'unknown name or wrong password' },
-      })
-      throw wrong(refusal?.message)
+    const verdict = isToken ? await check() : await this.#checks.get(shown.name, shown.password, check)
+    if (verdict !== undefined && 'identity' in verdict) return verdict
+    this.#audit.add({
+      kind: 'login',
+      outcome: 'refused',
+      actor: shown.name,
+      client: source.client,
+      requestId: source.requestId,
+      detail: { reason: verdict?.refused ?? 'unknown name or wrong password' },
+    })
+    throw wrong(verdict?.message)
+  }
+
+  /** What an authenticator knows to be right without judging anew: that is no guess. */
+  async #recall(shown: Shown): Promise<Proven | undefined> {
+    for (const { recall } of this.#authenticators) {
+      const proven = await recall?.(shown)
+      if (proven !== undefined) return proven
     }
-    return proven
+    return undefined
   }
 
   async #beginGuess(shown: Shown, { client }: RequestSource): Promise<void> {

@@ -1,9 +1,11 @@
+import type { Proof } from '../auth/authority.ts'
+import { RightPasswords } from '../auth/login-memory.ts'
 import type { PatternActions } from '../auth/identity.ts'
 import { hashPassword, verifyPassword } from '../auth/passwords.ts'
 import { hashSecret, secretKind } from '../auth/secrets.ts'
 import { findSecret } from '../metadata/access-tokens.ts'
 import type { Database } from '../metadata/database.ts'
-import { findPrincipal, findPrincipals } from '../metadata/principals.ts'
+import { type PrincipalRow, findPrincipal, findPrincipals } from '../metadata/principals.ts'
 import type { Authenticator } from './authenticator.ts'
 
 /** Personal access tokens and robots' secrets, recognised by their form; the name shown with them does not matter. */
@@ -37,11 +39,27 @@ export function secretAuthenticator(db: Database): Authenticator {
   }
 }
 
-/** Users with a password of ours. An unknown name costs as much as a wrong password, so that time tells nothing. */
+/** A password that was right for a hash stays right for it: only memory limits how long that is remembered. */
+const REMEMBER_MS = 60_000
+
+/**
+ * Users with a password of ours. An unknown name costs as much as a wrong password, so that time tells nothing. A burst of
+ * logins costs one hash: what is remembered is that a password was right for the hash that stands in the row now.
+ */
 export function userAuthenticator(db: Database): Authenticator {
   const decoy = hashPassword('no account has this password')
+  const right = new RightPasswords(REMEMBER_MS)
+  const identify = ({ name, id, epoch }: PrincipalRow): Proof => ({
+    identity: { kind: 'user', name, principalId: id, epoch },
+  })
   return {
     name: 'password',
+    async recall({ name, password }) {
+      const principal = await findPrincipal(db, name)
+      const hash = principal?.password_hash ?? undefined
+      const isKnown = hash !== undefined && principal?.active === true && right.has(hash, password)
+      return isKnown ? identify(principal) : undefined
+    },
     async check({ name, password }) {
       const principal = await findPrincipal(db, name)
       const hash = principal?.kind === 'user' ? principal.password_hash : null
@@ -49,9 +67,8 @@ export function userAuthenticator(db: Database): Authenticator {
       if (principal === undefined || hash === null) return undefined
       if (!isRight) return { refused: 'wrong password' }
       if (!principal.active) return { refused: 'disabled user', message: `${name} is disabled` }
-      return {
-        identity: { kind: 'user', name: principal.name, principalId: principal.id, epoch: principal.epoch },
-      }
+      right.add(hash, password)
+      return identify(principal)
     },
   }
 }
