@@ -89,7 +89,9 @@ function assemble(
   app.on('error', error => {
     if (!isAbort(error)) options.onError(error)
   })
-  app.on('error', options.onError)
+  app.on('error', error => {
+    if (!isAbort(error)) options.onError(error)
+  })
   for (const middleware of more.before) app.use(middleware)
   app.use(requestLog(options.observe))
   app.use(errors)
