@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Installs what the checks need on a Debian 12 machine: packages by apt, the conformance suite and crane by Go.
+# Installs what the checks need on a Debian 12 machine: packages by apt, the conformance suite, crane and versitygw by Go.
 # Safe to run again; what is already there is left alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 CONFORMANCE_VERSION=v0.0.0-20260831232431-97274622c111
 CRANE_VERSION=v0.22.1
+VERSITYGW_VERSION=v1.8.0
 BIN_DIR=$PWD/.cache/bin
 PACKAGES=(
   postgresql skopeo podman buildah docker.io containerd umoci docker-registry busybox-static
-  crun runc uidmap iptables fuse-overlayfs wrk
+  crun runc uidmap iptables fuse-overlayfs wrk ceph-mon ceph-osd radosgw ceph-common
 )
 
 fail() {
@@ -73,3 +74,4 @@ printf '1.24\n%s\n' "$go_version" | sort -V -C || fail "Go $go_version is too ol
 mkdir -p "$BIN_DIR"
 install_go conformance github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_VERSION"
 install_go crane github.com/google/go-containerregistry/cmd/crane "$CRANE_VERSION"
+install_go versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW_VERSION"

@@ -1,9 +1,9 @@
 // Runs a command against a throw-away Postgres cluster: with-postgres.ts [--no-fsync] COMMAND [ARGUMENT...]
 import { execFileSync, spawn } from 'node:child_process'
 import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { freePort } from './free-port.ts'
 
 const OLDEST = 14
 const INSTALLED = '/usr/lib/postgresql'
@@ -79,16 +79,6 @@ function postgresUser(): { readonly uid: number; readonly gid: number } {
     .find(([name]) => name === 'postgres')
   if (entry === undefined) fail('Postgres does not run as root, and there is no user "postgres" to run it as')
   return { uid: Number(entry[2]), gid: Number(entry[3]) }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  const { promise, resolve } = Promise.withResolvers<void>()
-  server.listen(0, '127.0.0.1', resolve)
-  await promise
-  const address = server.address()
-  server.close()
-  return typeof address === 'object' && address !== null ? address.port : fail('no free port')
 }
 
 function fail(message: string): never {

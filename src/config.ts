@@ -52,7 +52,28 @@ export interface Config {
     readonly requireChildren: boolean
     readonly allowChildDelete: boolean
   }
-  readonly storage: { readonly uploadMemoryBytes: number }
+  readonly storage: {
+    readonly driver: ValueOf<'storage.driver'>
+    readonly uploadMemoryBytes: number
+    /** 0: never. */
+    readonly reconcileMs: number
+    readonly s3: {
+      readonly bucket: string
+      readonly prefix: string
+      readonly region: string
+      readonly endpoint: string | undefined
+      readonly pathStyle: boolean
+      readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined
+      readonly encryption: 'AES256' | 'aws:kms' | undefined
+      readonly kmsKeyId: string | undefined
+      readonly storageClass: string | undefined
+      readonly caFile: string | undefined
+      readonly idleTimeoutMs: number
+      readonly attempts: number
+      readonly redirect: boolean
+      readonly publicEndpoint: string | undefined
+    }
+  }
 }
 
 /** One thing that is wrong: where, and what would be valid. */
@@ -78,6 +99,7 @@ type Environment = Readonly<Record<string, string | undefined>>
 const SERVICE_LINK = /^BERTH_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP)(?:_(?:PROTO|PORT|ADDR))?)$/
 
 const PATHS = Object.keys(SETTINGS) as SettingPath[]
+const MIN_S3_MEMORY_BYTES = 64 * 2 ** 20
 
 /**
  * The settings: the environment's over those of the YAML file that `BERTH_CONFIG` names, over the defaults.
@@ -139,7 +161,36 @@ export function loadConfig(env: Environment, cwd: string): Config {
       requireChildren: get('registry.requireChildren'),
       allowChildDelete: get('registry.allowChildDelete'),
     },
-    storage: { uploadMemoryBytes: get('storage.uploadMemory') },
+    storage: storageOf(get),
+  }
+}
+
+function storageOf(get: <P extends SettingPath>(path: P) => ValueOf<P>): Config['storage'] {
+  const driver = get('storage.driver')
+  const accessKeyId = get('storage.s3.accessKeyId')
+  const secretAccessKey = get('storage.s3.secretAccessKey')
+  const encryption = get('storage.s3.encryption')
+  return {
+    driver,
+    uploadMemoryBytes: get('storage.uploadMemory') ?? (driver === 's3' ? 256 : 64) * 2 ** 20,
+    reconcileMs: get('storage.reconcile'),
+    s3: {
+      bucket: get('storage.s3.bucket') ?? '',
+      prefix: get('storage.s3.prefix'),
+      region: get('storage.s3.region'),
+      endpoint: get('storage.s3.endpoint'),
+      pathStyle: get('storage.s3.pathStyle') ?? get('storage.s3.endpoint') !== undefined,
+      credentials:
+        accessKeyId === undefined || secretAccessKey === undefined ? undefined : { accessKeyId, secretAccessKey },
+      encryption: encryption === 'none' ? undefined : encryption,
+      kmsKeyId: get('storage.s3.kmsKeyId'),
+      storageClass: get('storage.s3.storageClass'),
+      caFile: get('storage.s3.caFile'),
+      idleTimeoutMs: get('storage.s3.timeout'),
+      attempts: get('storage.s3.attempts'),
+      redirect: get('storage.s3.redirect'),
+      publicEndpoint: get('storage.s3.publicEndpoint'),
+    },
   }
 }
 
@@ -162,6 +213,26 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
   const retention = get('registry.untaggedRetention')
   if (lease !== undefined && retention !== undefined && retention < lease) {
     faults.push({ path: 'registry.untaggedRetention', message: 'must not be below registry.lease' })
+  }
+  if (get('storage.driver') === 's3') checkS3(get, faults)
+}
+
+function checkS3(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined, faults: ConfigFault[]): void {
+  if (!get('storage.s3.bucket')) faults.push({ path: 'storage.s3.bucket', message: 'must be set with driver s3' })
+  if (!/^(?:$|[^/].*\/$)/.test(get('storage.s3.prefix') ?? '')) {
+    faults.push({ path: 'storage.s3.prefix', message: 'must be empty, or end with / and not begin with it' })
+  }
+  if ((get('storage.s3.accessKeyId') === undefined) !== (get('storage.s3.secretAccessKey') === undefined)) {
+    faults.push({
+      path: 'storage.s3.accessKeyId',
+      message: 'set it together with storage.s3.secretAccessKey, or neither',
+    })
+  }
+  if (get('storage.s3.kmsKeyId') !== undefined && get('storage.s3.encryption') !== 'aws:kms') {
+    faults.push({ path: 'storage.s3.kmsKeyId', message: 'needs storage.s3.encryption=aws:kms' })
+  }
+  if ((get('storage.uploadMemory') ?? Infinity) < MIN_S3_MEMORY_BYTES) {
+    faults.push({ path: 'storage.uploadMemory', message: 'must be 64MiB or more with driver s3' })
   }
 }
 

@@ -9,6 +9,7 @@ import type { Config } from './config.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
 import { purgeTrash } from './gc/purge.ts'
+import { reconcile } from './gc/reconcile.ts'
 import { type SweepOptions, sweep } from './gc/sweep.ts'
 import { listen } from './http-server.ts'
 import { type Job, startJobs } from './jobs/schedule.ts'
@@ -24,8 +25,10 @@ import { type Metrics, createMetrics } from './metrics/metrics.ts'
 import type { RefusalObserver } from './middleware/refusals.ts'
 import type { RequestRecord } from './middleware/request-log.ts'
 import { type Registry, createRegistry } from './registry/registry.ts'
-import type { BlobStore } from './storage/blob-store.ts'
+import type { BlobStore, Presigning } from './storage/blob-store.ts'
 import { openFilesystemStore } from './storage/filesystem.ts'
+import { checkBucket } from './storage/s3-check.ts'
+import { openS3Store } from './storage/s3.ts'
 import type { TlsObserver } from './tls.ts'
 import { VERSION } from './version.ts'
 
@@ -55,7 +58,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     await useDirectory(config.data.dir)
     const metrics = createMetrics(VERSION)
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
-    const store = await openStore(config, metrics, opened)
+    const { store, presigning } = await openStore(config, metrics, opened)
     const { access, administration, jobs: accessJobs } = await openAccessControl(config, db, log, opened)
     const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs], (job, err) =>
       log.warn({ job, err }, 'job failed'),
@@ -70,7 +73,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     const local = createLocalApp({ administration, version: VERSION, observe, onError }).callback()
     await serveLocally(config, (req, res) => void local(req, res), opened)
     const app = createApp({
-      registry: openRegistry(config, db, store, metrics),
+      registry: openRegistry(config, db, store, presigning, metrics),
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
       manifestMaxBytes: config.registry.manifestMaxBytes,
@@ -122,16 +125,35 @@ async function openIndex(config: Config, log: Log, opened: AsyncDisposableStack)
   return db
 }
 
-async function openStore(config: Config, metrics: Metrics, opened: AsyncDisposableStack): Promise<BlobStore> {
-  const directory = join(config.data.dir, 'storage')
-  const store = await openFilesystemStore({ directory, bufferBytes: config.storage.uploadMemoryBytes })
+/** The store that is configured, in working order; `presigning` where clients are to be redirected to it. */
+async function openStore(
+  { data, storage }: Config,
+  metrics: Metrics,
+  opened: AsyncDisposableStack,
+): Promise<{ store: BlobStore; presigning?: Presigning }> {
+  const { driver, uploadMemoryBytes, s3 } = storage
+  if (driver === 'filesystem') {
+    const directory = join(data.dir, 'storage')
+    const store = await openFilesystemStore({ directory, bufferBytes: uploadMemoryBytes })
+    opened.defer(() => store.close())
+    return { store: meteredStore(store, metrics) }
+  }
+  const store = openS3Store({ ...s3, uploadMemoryBytes })
   opened.defer(() => store.close())
-  return meteredStore(store, metrics)
+  await checkBucket(store.bucket)
+  const metered = meteredStore(store, metrics)
+  return s3.redirect ? { store: metered, presigning: store } : { store: metered }
 }
 
-function openRegistry(config: Config, db: Database, store: BlobStore, metrics: Metrics): Registry {
+function openRegistry(
+  config: Config,
+  db: Database,
+  store: BlobStore,
+  presigning: Presigning | undefined,
+  metrics: Metrics,
+): Registry {
   const { requireBlobs, requireChildren, allowChildDelete } = config.registry
-  const context = { db, store, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
+  const context = { db, store, presigning, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
   return meteredRegistry(createRegistry(context), metrics)
 }
 
@@ -160,7 +182,15 @@ async function serveMetrics(
 }
 
 function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
+  const { uploadExpiryMs, trashGraceMs } = config.registry
+  const { reconcileMs } = config.storage
+  const orphans: Job = {
+    name: 'reconcile',
+    everyMs: reconcileMs,
+    run: () => reconcile(db, store, uploadExpiryMs + trashGraceMs),
+  }
   return [
+    ...(reconcileMs === 0 ? [] : [orphans]),
     { name: 'expire uploads', everyMs: MINUTE_MS, run: () => expireUploads(db) },
     {
       name: 'collect',

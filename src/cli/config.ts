@@ -30,23 +30,32 @@ export function configVerb(verb: string | undefined): number {
 
 /** The JSON schema of the YAML file. */
 export function settingsSchema(): string {
-  const sections: Record<string, Record<string, unknown> & { properties: Record<string, unknown> }> = {}
+  const root: Section = { type: 'object', additionalProperties: false, properties: {} }
   for (const [path, setting] of Object.entries(SETTINGS)) {
-    const [name = '', key = ''] = path.split('.')
-    // A section whose lines are all commented out is null.
-    const section = (sections[name] ??= { type: ['object', 'null'], additionalProperties: false, properties: {} })
+    const sections = path.split('.')
+    const key = sections.pop() ?? ''
+    const at = sections.reduce((outer, name) => (outer.properties[name] ??= section()) as Section, root)
     const { $schema: _, ...schema } = z.toJSONSchema(setting.schema, { io: 'input' })
     const initial = setting.initial === undefined ? {} : { default: setting.initial }
-    section.properties[key] = { ...schema, description: setting.about, ...initial }
+    at.properties[key] = { ...schema, description: setting.about, ...initial }
   }
   const schema = {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
     title: 'Berth settings',
-    type: 'object',
-    additionalProperties: false,
-    properties: sections,
+    ...root,
   }
   return `${JSON.stringify(schema, null, 2)}\n`
+}
+
+interface Section {
+  readonly type: string | readonly string[]
+  readonly additionalProperties: false
+  readonly properties: Record<string, unknown>
+}
+
+/** A section whose lines are all commented out is null. */
+function section(): Section {
+  return { type: ['object', 'null'], additionalProperties: false, properties: {} }
 }
 
 /** The reference of settings, in Markdown. */

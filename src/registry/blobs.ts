@@ -50,6 +50,18 @@ export async function statBlob(
   throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
 }
 
+/** How long a redirect may be followed, in seconds; far less than bytes that lost their row stay. */
+const REDIRECT_SECONDS = 20 * 60
+
+/** Where a client may fetch the bytes itself, as `contentType`; undefined where it has to fetch them from us. */
+export async function redirectBlob(
+  { presigning }: RegistryContext,
+  key: StorageKey,
+  contentType: string,
+): Promise<URL | undefined> {
+  return await presigning?.presign(key, REDIRECT_SECONDS, contentType)
+}
+
 /**
  * Links a blob of another repository into this one without moving bytes: distribution-spec, "Mounting a blob from
  * another repository". Without `from` any repository that the caller may pull will do. False: there is no such source,

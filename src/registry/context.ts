@@ -1,6 +1,6 @@
 import { RegistryError } from '../oci/errors.ts'
 import type { Database } from '../metadata/database.ts'
-import type { BlobStore } from '../storage/blob-store.ts'
+import type { BlobStore, Presigning } from '../storage/blob-store.ts'
 
 /** How long the rules let things live, all in milliseconds. */
 export interface Lifetimes {
@@ -18,6 +18,8 @@ export interface Lifetimes {
 export interface RegistryContext {
   readonly db: Database
   readonly store: BlobStore
+  /** Set where clients fetch blobs from the store themselves. */
+  readonly presigning?: Presigning | undefined
   readonly lifetimes: Lifetimes
   /** Whether a manifest that names a blob which is absent is refused. */
   readonly requireBlobs: boolean

@@ -13,6 +13,7 @@ import { type UploadBody, type UploadTarget, Uploads } from './uploads.ts'
 export interface Registry {
   statBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<blobs.BlobInfo>
   sendBlob(key: StorageKey, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
+  redirectBlob(key: StorageKey, contentType: string): Promise<URL | undefined>
   mountBlob(
     mount: { name: RepositoryName; digest: Digest; from: RepositoryName | undefined; visible: VisibleNames },
     caller: Caller,
@@ -46,6 +47,7 @@ export function createRegistry(context: RegistryContext): Registry {
   return {
     statBlob: (...args) => blobs.statBlob(context, blobLookUp, ...args),
     sendBlob: (...args) => context.store.send(...args),
+    redirectBlob: (...args) => blobs.redirectBlob(context, ...args),
     mountBlob: (...args) => blobs.mountBlob(context, ...args),
     deleteBlob: (...args) => blobs.deleteBlob(context, ...args),
     startUpload: (...args) => uploads.start(...args),

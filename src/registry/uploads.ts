@@ -8,7 +8,7 @@ import { holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
-import type { StorageKey, WriteState } from '../storage/blob-store.ts'
+import { ContentTooLarge, type StorageKey, WriteLost, type WriteState } from '../storage/blob-store.ts'
 import { type BlobLookUp, statBlob } from './blobs.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
@@ -22,6 +22,8 @@ export interface UploadBody {
   readonly stream: Readable
   /** First byte's position by the client's account (`Content-Range`), or undefined to append. */
   readonly start: number | undefined
+  /** Bytes the client announces (`Content-Length`), or undefined when it does not. */
+  readonly length?: number | undefined
   /** Fires when the client is gone. */
   readonly signal: AbortSignal
 }
@@ -76,7 +78,7 @@ export class Uploads {
     await this.#find(target)
     return await this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body.start)
-      return (await this.#write(target, lease, body)).offset
+      return (await this.#write(target, lease, body, false)).offset
     })
   }
 
@@ -100,7 +102,7 @@ export class Uploads {
     const answered = new AbortController()
     const closed = this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body?.start)
-      const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body)
+      const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body, true)
       received.resolve()
       await this.#close(target, lease, written, digest)
     })
@@ -156,7 +158,9 @@ export class Uploads {
       try {
         if (!lease.row.abandoned) return await work(lease)
         // The writer before may be late, not dead.
-        const state = await store.fence(lease.row.store_state as WriteState)
+        const before = lease.row.store_state as WriteState
+        const state = await store.fence(before)
+        if (state.key === before.key) return await work(lease)
         const move = { id: target.id, epoch: lease.row.epoch, state, graceMs: CANCEL_GRACE_MS }
         if (!(await db.transaction(tx => rows.moveUpload(tx, move)))) throw unknownUpload(target)
         return await work({ ...lease, row: { ...lease.row, store_state: state } })
@@ -166,7 +170,7 @@ export class Uploads {
     })
   }
 
-  async #write(target: UploadTarget, lease: UploadLease, body: UploadBody): Promise<Progress> {
+  async #write(target: UploadTarget, lease: UploadLease, body: UploadBody, last: boolean): Promise<Progress> {
     const { db, store, lifetimes } = this.#context
     const { row } = lease
     const algorithms: DigestAlgorithm[] = (await this.#find(target)).uses_sha512 ? ['sha256', 'sha512'] : ['sha256']
@@ -189,7 +193,12 @@ export class Uploads {
         observe: bytes => hash?.update(bytes),
         onDurable,
         signal: AbortSignal.any([lease.signal, body.signal]),
+        length: body.length,
+        last,
+        attempt: row.epoch,
       })
+    } catch (error) {
+      throw refusalOf(error, target)
     } finally {
       if (hash !== undefined && hash.offset === progress.offset) this.#hashes.keep(row.id, hash)
     }
@@ -201,7 +210,9 @@ export class Uploads {
     const algorithm = algorithmOf(digest)
     let actual = written.prefix[algorithm]
     if (actual !== undefined && actual !== digest) throw wrongDigest(digest, actual)
-    const key = await store.finish(written.state)
+    const key = await store.finish(written.state).catch((error: unknown) => {
+      throw refusalOf(error, target)
+    })
     if (actual === undefined) {
       actual = await this.#readDigest(key, algorithm, lease.signal)
       if (actual !== digest) {
@@ -285,6 +296,26 @@ function checkStart(offset: number, start: number | undefined): void {
 
 function unknownUpload(target: UploadTarget): RegistryError {
   return new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: target.id } })
+}
+
+/** What the store refuses for good, in the protocol's words; any other error as it is. */
+function refusalOf(error: unknown, target: UploadTarget): unknown {
+  if (error instanceof WriteLost) {
+    return new RegistryError('BLOB_UPLOAD_UNKNOWN', {
+      message: 'the upload cannot be continued, start it again',
+      detail: { upload: target.id },
+      cause: error,
+    })
+  }
+  if (error instanceof ContentTooLarge) {
+    return new RegistryError('SIZE_INVALID', {
+      status: 413,
+      message: `the blob is larger than ${error.limitBytes} bytes`,
+      detail: { limitBytes: error.limitBytes },
+      cause: error,
+    })
+  }
+  return error
 }
 
 function wrongDigest(expected: Digest, received: string): RegistryError {

@@ -45,8 +45,26 @@ export function blobRoutes(router: Router, registry: Registry, gate: Gate): void
   })
 }
 
+/** Sends the client to the store; the range it asked for goes with it. What is allowed now need not be later: no caching. */
+function redirect(ctx: Context, url: URL): void {
+  ctx.set({ Location: url.href, 'Cache-Control': 'no-store' })
+  ctx.remove('Accept-Ranges')
+  ctx.remove('ETag')
+  empty(ctx, 307)
+}
+
+/** Whether the store would answer the same to the same headers: it knows neither several ranges nor our entity tags. */
+function mayRedirect(ctx: Context, wanted: WantedRange): boolean {
+  return ctx.get('If-Range') === '' && (wanted.kind === 'single' || ctx.get('Range') === '')
+}
+
 /** The bytes go straight to the socket; Koa only sees that it need not respond. */
 async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo, wanted: WantedRange): Promise<void> {
+  const url = mayRedirect(ctx, wanted) ? await registry.redirectBlob(blob.key, CONTENT_TYPE) : undefined
+  if (url !== undefined) {
+    redirect(ctx, url)
+    return
+  }
   const gone = clientGone(ctx)
   ctx.respond = false
   if (wanted.kind === 'multi') {

@@ -93,15 +93,16 @@ function hasBody(ctx: Context): boolean {
 function bodyOf(ctx: Context): UploadBody {
   const header = ctx.get('Content-Range')
   const signal = clientGone(ctx)
-  if (header === '') return { stream: ctx.req, start: undefined, signal }
+  const announced = ctx.get('Content-Length')
+  const length = announced === '' ? undefined : Number(announced)
+  if (header === '') return { stream: ctx.req, start: undefined, length, signal }
   const range = parseContentRange(header)
-  const length = ctx.get('Content-Length')
-  if (length !== '' && Number(length) !== range.end - range.start + 1) {
+  if (length !== undefined && length !== range.end - range.start + 1) {
     throw new RegistryError('SIZE_INVALID', {
-      detail: { contentRange: header, contentLength: length },
+      detail: { contentRange: header, contentLength: announced },
     })
   }
-  return { stream: ctx.req, start: range.start, signal }
+  return { stream: ctx.req, start: range.start, length, signal }
 }
 
 /** Answers where the session goes on; with logins the Location carries the right to it, which outlives the token. */

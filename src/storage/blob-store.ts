@@ -7,9 +7,12 @@ export type StorageKey = string & { readonly [keyBrand]: true }
 
 /** Content being written. Plain JSON, persisted unread by the rules between requests and processes. */
 export interface WriteState {
+  /** What `finish` makes the blob's key. An append may change it; the change is told before a request uses the new one. */
   readonly key: StorageKey
   /** Bytes that are durable, from the start of the content. */
   readonly offset: number
+  /** Further keys that hold some of these bytes until the content is finished or forgotten. */
+  readonly holds?: readonly StorageKey[]
   /** The store's own note. */
   readonly note?: unknown
 }
@@ -38,6 +41,47 @@ export class BodyAborted extends Error {
   override readonly name = 'BodyAborted'
 }
 
+/** Unfinished content that was durable is gone from the store: it has to be sent again from its start. */
+export class WriteLost extends Error {
+  override readonly name = 'WriteLost'
+}
+
+/** The content is larger than the store can keep. */
+export class ContentTooLarge extends Error {
+  override readonly name = 'ContentTooLarge'
+  /** The most bytes this content may have. */
+  readonly limitBytes: number
+
+  constructor(limitBytes: number) {
+    super(`The store keeps no more than ${limitBytes} bytes of this content`)
+    this.limitBytes = limitBytes
+  }
+}
+
+/** What an append is given besides its bytes. */
+export interface AppendOptions {
+  readonly observe: Observer
+  readonly onDurable: (state: WriteState) => Promise<void>
+  readonly signal: AbortSignal
+  /** Bytes `body` announces, where it does. */
+  readonly length?: number | undefined
+  /** Whether the content ends with `body`: what is stored then need not be continued. */
+  readonly last?: boolean
+  /**
+   * Counts those who write to this content, from 1: above 1, a request of an earlier writer may still arrive at the
+   * store. Only 1 may use a key that was never told.
+   */
+  readonly attempt?: number
+}
+
+/** One thing in a store, as `list` finds it. */
+export interface StoredItem {
+  readonly key: StorageKey
+  readonly modified: Date
+  /** Set for what is no blob under its key yet: what `abort` takes to remove it. Everything else `delete` removes. */
+  readonly unfinished?: WriteState
+}
+
 /** Bytes under opaque keys. Every store keeps `test/storage/contract.ts`. */
 export interface BlobStore {
   /** The store's name as rows record it. */
@@ -46,30 +90,30 @@ export interface BlobStore {
   begin(hint: { readonly digest?: Digest; readonly length?: number }): WriteState
   /**
    * Adds all of `body` after `state.offset`, telling `onDurable` as the durable offset moves (at the latest every
-   * 64 MiB and once at the end). Bytes beyond `state.offset` left by an earlier attempt are replaced.
+   * 64 MiB, or with each part where parts are larger, and once at the end). Bytes beyond `state.offset` left by an earlier attempt are replaced.
    * `observe` sees each byte once. Resolves to the last durable state.
    * @throws BodyAborted when `body` fails or `signal` fires: what was received until then was made durable and told to `onDurable`.
    * @throws StoreUnavailable when the store fails.
+   * @throws ContentTooLarge, WriteLost
    */
-  append(
-    state: WriteState,
-    body: Readable,
-    options: {
-      readonly observe: Observer
-      readonly onDurable: (state: WriteState) => Promise<void>
-      readonly signal: AbortSignal
-    },
-  ): Promise<WriteState>
+  append(state: WriteState, body: Readable, options: AppendOptions): Promise<WriteState>
   /**
    * Moves unfinished content out of reach of a writer that may still be alive, though its right to write has ended: what
    * is durable is found under the state that this resolves to, and nothing that is still done to `state` changes it.
-   * The old key and what may lie under it are the caller's to give up. May cost a copy.
+   * The old key and what may lie under it are the caller's to give up. May cost a copy. A store in which a writer of a
+   * later `attempt` is out of reach already answers `state` itself.
    * @throws StoreUnavailable when the store fails; `state` is as it was.
    */
   fence(state: WriteState): Promise<WriteState>
-  /** Makes the content final under its key: all or nothing, no copy, no read. Repeating it is success. */
+  /**
+   * Makes the content final under its key: all or nothing, at a cost that does not grow with its size. Repeating it is
+   * success. @throws WriteLost
+   */
   finish(state: WriteState): Promise<StorageKey>
-  /** Forgets unfinished content. Absent is success; never touches a finished blob. */
+  /**
+   * Forgets unfinished content. Absent is success; never touches a finished blob. What a store keeps whole under its
+   * key already before `finish` goes by `delete`, so that removing all of some content is both.
+   */
   abort(state: WriteState): Promise<void>
   /**
    * Writes the blob (or one range of it) to `to` with back-pressure, without ending `to`.
@@ -82,9 +126,15 @@ export interface BlobStore {
   stat(key: StorageKey): Promise<{ readonly size: number } | undefined>
   /** Removes finished blobs; absent is success. */
   delete(keys: readonly StorageKey[]): Promise<void>
-  /** Every key in the store, finished (`state: undefined`) or not, for reconciling; never used by a request. */
-  list(): AsyncIterable<{ readonly key: StorageKey; readonly finished: boolean; readonly modified: Date }>
+  /** Everything in the store, for reconciling; never used by a request. One key may come more than once. */
+  list(): AsyncIterable<StoredItem>
   /** Whether the store can be read and written now, without listing anything. @throws StoreUnavailable */
   check(): Promise<void>
   close(): Promise<void>
+}
+
+/** A store whose blobs clients can fetch themselves. */
+export interface Presigning {
+  /** A URL that gives the blob to whoever GETs it (also a range of it) within `ttlSeconds`, as `contentType`. */
+  presign(key: StorageKey, ttlSeconds: number, contentType: string): Promise<URL>
 }

@@ -6,13 +6,14 @@ import {
   BlobMissing,
   BodyAborted,
   StoreUnavailable,
+  type AppendOptions,
   type BlobStore,
   type ByteRange,
-  type Observer,
   type StorageKey,
+  type StoredItem,
   type WriteState,
 } from './blob-store.ts'
-import { checked, keysIn, newKey } from './file-keys.ts'
+import { keysIn } from './file-keys.ts'
 import { dispatch } from './file-sender.ts'
 import {
   BufferBudget,
@@ -26,6 +27,7 @@ import {
   type OpenFile,
 } from './file-support.ts'
 import { receive } from './file-writer.ts'
+import { checked, newKey } from './keys.ts'
 
 // <directory>/
 //   blobs/              finished content
@@ -89,15 +91,7 @@ class FilesystemStore implements BlobStore {
     return { key: newKey(), offset: 0 }
   }
 
-  append(
-    state: WriteState,
-    body: Readable,
-    options: {
-      readonly observe: Observer
-      readonly onDurable: (state: WriteState) => Promise<void>
-      readonly signal: AbortSignal
-    },
-  ): Promise<WriteState> {
+  append(state: WriteState, body: Readable, options: AppendOptions): Promise<WriteState> {
     const at = (offset: number): WriteState => ({ ...state, offset })
     return this.#budget.during(async () => {
       // The body may fail while the file is being opened.
@@ -262,11 +256,7 @@ class FilesystemStore implements BlobStore {
   }
 
   // Unfinished content first: what is finished meanwhile may be listed twice, but is not left out.
-  async *list(): AsyncGenerator<{
-    readonly key: StorageKey
-    readonly finished: boolean
-    readonly modified: Date
-  }> {
+  async *list(): AsyncGenerator<StoredItem> {
     yield* keysIn(this.#uploads, false)
     for await (const shard of entries(this.#blobs)) {
       if (/^[0-9a-f]{2}$/.test(shard)) yield* keysIn(join(this.#blobs, shard), true)

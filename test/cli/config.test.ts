@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, it } from 'node:test'
-import { parse } from 'yaml'
+import { parse, stringify } from 'yaml'
 import { z } from 'zod'
 import { settingsSchema, settingsTable } from '../../src/cli/config.ts'
 import { loadConfig } from '../../src/config.ts'
@@ -22,12 +22,15 @@ void it('the published schema is the one the settings give', () => {
 })
 
 const schema = z.fromJSONSchema(JSON.parse(settingsSchema()) as Parameters<typeof z.fromJSONSchema>[0])
-const sections = new Map<string, string[]>()
+type Section = { [key: string]: Section | string | number | boolean }
+const defaults: Section = {}
 for (const [path, { initial }] of Object.entries(SETTINGS)) {
-  const [section = '', key = ''] = path.split('.')
-  if (initial !== undefined) sections.set(section, [...(sections.get(section) ?? []), `  ${key}: ${initial}`])
+  const sections = path.split('.')
+  const key = sections.pop() ?? ''
+  const section = sections.reduce((outer, name) => (outer[name] ??= {}) as Section, defaults)
+  if (initial !== undefined) section[key] = initial
 }
-const everything = [...sections].map(([section, lines]) => `${section}:\n${lines.join('\n')}`).join('\n')
+const everything = stringify(defaults)
 
 const valid: Record<string, string> = {
   'every default': everything,
@@ -35,6 +38,7 @@ const valid: Record<string, string> = {
   'a size as a number': 'storage: { uploadMemory: 8388608 }',
   'truth as text': 'metrics: { enabled: "false" }',
   'a database': 'database: { url: "postgres://u:p@h/d", poolSize: 20 }',
+  'a section in a section': 'storage: { driver: s3, s3: { bucket: images, pathStyle: true } }',
   'an empty section': 'http:\nlog: { level: debug }',
 }
 for (const [what, text] of Object.entries(valid)) {

@@ -8,6 +8,7 @@ import { access, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse } from 'yaml'
+import { createBucket, testServers } from '../s3/support.ts'
 import { startServer } from '../support/server.ts'
 
 /** Where `scripts/install-ci.sh` puts the suite, unless the caller has it elsewhere. */
@@ -121,13 +122,29 @@ function checksRun(junit: string): number {
   return Number(tests) - Number(skipped)
 }
 
-/** Runs and judges once. @throws with the reason when anything is not as it must be. */
+/** Runs a mode with blobs in a directory, or with them on each S3 server that BERTH_TEST_S3 names. */
 async function conformance(mode: Mode): Promise<void> {
+  if (process.env['BERTH_TEST_S3'] === undefined) {
+    await conformanceOn('a directory', {}, mode)
+    return
+  }
+  for (const s3 of testServers()) {
+    const bucket = await createBucket(s3)
+    try {
+      await conformanceOn(`S3 by ${s3.name}`, bucket.settings(), mode)
+    } finally {
+      await bucket.remove()
+    }
+  }
+}
+
+/** Runs and judges once. @throws with the reason when anything is not as it must be. */
+async function conformanceOn(store: string, settings: Readonly<Record<string, string>>, mode: Mode): Promise<void> {
   await access(SUITE).catch(() => {
     throw new Error(`${SUITE} is missing: run scripts/install-ci.sh`)
   })
   const resultsDir = await mkdtemp(join(tmpdir(), 'berth-conformance-'))
-  const server = await startServer({ env: mode.env })
+  const server = await startServer({ env: { ...mode.env, ...settings } })
   const startedMs = Date.now()
   const { code, output } = await runSuite(server.host, resultsDir, mode).finally(() => server.stop())
   const results = await freshResults(join(resultsDir, 'results.yaml'), startedMs)
@@ -136,7 +153,7 @@ async function conformance(mode: Mode): Promise<void> {
   const others = [...counts].filter(([result]) => result !== 'Pass').map(([result, count]) => `, ${count} ${result}`)
   const index = process.env['BERTH_TEST_POSTGRES'] ? 'Postgres' : 'embedded'
   console.log(
-    `conformance: ${counts.get('Pass') ?? 0} pass${others.join('')} of the suite's parts, ${checks} checks run (${index} index, ${mode.name})`,
+    `conformance: ${counts.get('Pass') ?? 0} pass${others.join('')} of the suite's parts, ${checks} checks run (${index} index, ${store}, ${mode.name})`,
   )
   for (const { path, result } of faults) console.log(`  ${result}: ${path}`)
   if (code !== 0 || faults.length > 0) {

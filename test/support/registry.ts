@@ -39,7 +39,7 @@ export async function withRegistry(db: Database, more: Partial<RegistryContext> 
   })
   return {
     registry,
-    store,
+    store: more.store ?? store,
     async close() {
       await store.close()
       await rm(directory, { recursive: true, force: true })
