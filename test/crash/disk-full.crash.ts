@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { run, until } from '../support/clients.ts'
 import {
+  assertBytes,
   assertUnavailable,
   close,
   manifestOf,
@@ -53,7 +54,7 @@ void test(`a full disk is 503, loses nothing, and is served again when there is 
     }
     const still = await fetch(`${url}/v2/full/a/blobs/${sha256(layer)}`)
     if (still.status !== 200) await assertUnavailable(still)
-    else assert.deepEqual(Buffer.from(await still.arrayBuffer()), layer)
+    else await assertBytes(still, layer)
 
     await rm(filler)
     assert.equal((await fetch(location, { method: 'DELETE' })).status, 204)
@@ -64,7 +65,7 @@ void test(`a full disk is 503, loses nothing, and is served again when there is 
     assert.equal((await close(again, sha256(small), small)).status, 201)
     for (const bytes of [layer, small]) {
       const got = await fetch(`${url}/v2/full/a/blobs/${sha256(bytes)}`)
-      assert.deepEqual(Buffer.from(await got.arrayBuffer()), bytes)
+      await assertBytes(got, bytes)
     }
     assert.equal(await (await fetch(`${url}/v2/full/a/manifests/v1`)).text(), manifest)
     t.diagnostic(`with no room at all: ${answers.served} requests served, ${answers.refused} refused with 503`)

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { until } from '../support/clients.ts'
 import {
+  assertBytes,
   assertUnavailable,
   close,
   manifestOf,
@@ -99,14 +100,14 @@ void suite('a Postgres that is gone for five seconds (RFC 9110 section 15.6.4)',
     proxy.mend()
     await until('the registry is ready', async () => (await readiness()) === 200)
     assert.equal(await (await fetch(`${url}/v2/outage/a/manifests/v1`)).text(), manifest)
-    assert.deepEqual(Buffer.from(await (await fetch(`${url}/v2/outage/a/blobs/${sha256(layer)}`)).arrayBuffer()), layer)
+    await assertBytes(await fetch(`${url}/v2/outage/a/blobs/${sha256(layer)}`), layer)
     assert.equal(await offsetOf(location), 100_000)
     assert.equal((await close(location, sha256(parked), parked.subarray(100_000))).status, 201)
     // Its lease could not be let go of, so this waits until it has run out.
     const held = await offsetOf(movingTo)
     assert.equal((await close(movingTo, sha256(moving), moving.subarray(held))).status, 201)
     const got = await fetch(`${url}/v2/outage/a/blobs/${sha256(moving)}`)
-    assert.deepEqual(Buffer.from(await got.arrayBuffer()), moving)
+    await assertBytes(got, moving)
   })
 
   void test('leaves no connection behind: the pool still has all of its places', async () => {

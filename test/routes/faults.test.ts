@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, truncate } from 'node:fs/promises'
+import { join } from 'node:path'
 import { after, before, beforeEach, suite, test } from 'node:test'
 import { type Database, DatabaseUnavailable } from '../../src/metadata/database.ts'
 import type { StorageKey } from '../../src/storage/blob-store.ts'
 import { type TestApp, startApp } from '../support/app.ts'
 import { type FaultyStore, faultyStore } from '../support/faulty-store.ts'
 import {
+  assertBytes,
   assertUnavailable,
   close,
   manifestOf,
@@ -107,7 +109,7 @@ void suite('a backend that fails (RFC 9110 section 15.6.4: 503 with Retry-After)
       const held = await offsetOf(location)
       const again = await close(location, digest, held === 0 ? bytes : undefined)
       assert.equal(again.status, 201)
-      assert.deepEqual(Buffer.from(await (await fetch(blob)).arrayBuffer()), bytes)
+      await assertBytes(await fetch(blob), bytes)
     })
   }
 
@@ -141,9 +143,19 @@ void suite('a backend that fails (RFC 9110 section 15.6.4: 503 with Retry-After)
       await assertUnavailable(refused)
       app.store.failing = undefined
       const got = await get()
-      assert.deepEqual(Buffer.from(await got.arrayBuffer()), range === undefined ? bytes : bytes.subarray(10, 20))
+      await assertBytes(got, range === undefined ? bytes : bytes.subarray(10, 20))
     })
   }
+
+  void test('a blob whose file lost its end is 503, not a body that never ends', async () => {
+    const digest = await pushBlob(app.url, 'fault/short', randomBytes(100_000))
+    const [row] = await app.db.query<{ storage_key: string }>('select storage_key from blob where digest = $1', [
+      digest,
+    ])
+    assert.ok(row !== undefined)
+    await truncate(join(app.directory, 'blobs', row.storage_key.slice(0, 2), row.storage_key), 60_000)
+    await assertUnavailable(await fetch(`${app.url}/v2/fault/short/blobs/${digest}`))
+  })
 
   void test('a disk that fills in the middle of a body is 503, and the next request on that connection is answered', async () => {
     const bytes = randomBytes(4_000_000)
@@ -181,7 +193,7 @@ void suite('a backend that fails (RFC 9110 section 15.6.4: 503 with Retry-After)
       assert.equal(head.status, when === 'after' ? 200 : 404)
       assert.equal((await close(location, digest)).status, 201)
       const got = await fetch(`${app.url}/v2/fault/commit/blobs/${digest}`)
-      assert.deepEqual(Buffer.from(await got.arrayBuffer()), bytes)
+      await assertBytes(got, bytes)
       const [row] = await app.db.query<{ storage_key: StorageKey }>('select storage_key from blob where digest = $1', [
         digest,
       ])
@@ -203,7 +215,7 @@ void suite('a backend that fails (RFC 9110 section 15.6.4: 503 with Retry-After)
     assert.equal(await (await fetch(`${app.url}/v2/fault/kept/manifests/v1`)).text(), body)
     app.store.failing = undefined
     const got = await fetch(`${app.url}/v2/fault/kept/blobs/${sha256(layer)}`)
-    assert.deepEqual(Buffer.from(await got.arrayBuffer()), layer)
+    await assertBytes(got, layer)
     assert.deepEqual(app.strayErrors, [])
   })
 })

@@ -73,6 +73,14 @@ export async function putManifest(url: string, name: string, reference: string, 
   })
 }
 
+/** Asserts that an answer is a success with exactly these bytes; comparing them one by one would take minutes to print. */
+export async function assertBytes(response: Response, bytes: Uint8Array): Promise<void> {
+  assert.ok(response.ok, `answered ${response.status}`)
+  const got = Buffer.from(await response.arrayBuffer())
+  assert.equal(got.byteLength, bytes.byteLength)
+  assert.equal(sha256(got), sha256(bytes))
+}
+
 /** Asserts an answer of a broken backend: 5xx with `Retry-After` (RFC 9110 section 10.2.3) and the spec's error body. */
 export async function assertUnavailable(response: Response): Promise<void> {
   assert.equal(response.status, 503)
