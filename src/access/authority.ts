@@ -49,7 +49,13 @@ export interface AuthorityOptions {
 
 const VERIFIED_LIMIT = 10_000
 
-type Verified = { readonly identity: Identity; readonly access: readonly AccessEntry[]; readonly expiresAt: number }
+interface Verified {
+  readonly identity: Identity
+  readonly access: readonly AccessEntry[]
+  readonly expiresAt: number
+  /** Which key of ours signed it. */
+  readonly kid?: string
+}
 
 /** The authority that works on rows. Holds nothing another process needs. */
 export class RowAuthority implements Authority {
@@ -193,9 +199,14 @@ export class RowAuthority implements Authority {
   }
 
   async #bearerAccess(token: string): Promise<Access> {
-    const { now, states } = this.#options
+    const { keys, now, states } = this.#options
     const verified = this.#verified.get(token) ?? (await this.#verify(token))
     const { principalId, epoch } = verified.identity
+    // Its key may have been distrusted since the signature was checked.
+    if (verified.kid !== undefined && (await keys.find(verified.kid)) === undefined) {
+      this.#verified.delete(token)
+      throw invalidToken('the token is not valid')
+    }
     const expired = verified.expiresAt * 1000 <= now()
     const revoked = principalId !== undefined && epoch !== undefined && !(await states.isCurrent(principalId, epoch))
     if (expired || revoked) {
@@ -211,7 +222,8 @@ export class RowAuthority implements Authority {
       const theirs = await foreign.verify(token, now())
       // A foreign token is verified each time it is shown: its issuer may withdraw the key.
       if (theirs !== undefined) return { ...theirs, expiresAt: Number.POSITIVE_INFINITY }
-      const verified = await tokens.verifyToken(token, this.#expected(), kid => keys.find(kid))
+      const claims = await tokens.verifyToken(token, this.#expected(), kid => keys.find(kid))
+      const verified = { ...claims, kid: String(tokens.readToken(token)?.header['kid']) }
       this.#verified.set(token, verified)
       return verified
     } catch (error) {
