@@ -24,24 +24,43 @@ export interface AdministrationContext {
 }
 
 /** The pattern whose administrators administer the registry itself. */
-export const EVERYTHING = '**'
+const EVERYTHING = '**'
 
-/** @throws RegistryError DENIED for who does not administer everything that each of `patterns` names. */
-export async function requireAdmin(
-  db: Queryable,
-  actor: Actor,
-  patterns: readonly string[] = [EVERYTHING],
-): Promise<void> {
+/**
+ * Makes sure that an actor administers everything that each of `patterns` names; without any, the registry itself.
+ * @throws RegistryError DENIED.
+ */
+export async function requireAdmin(db: Queryable, actor: Actor, patterns: readonly string[] = []): Promise<void> {
   const { identity } = actor
-  if (identity.kind === 'local') return
   const grants = await grantsFor(db, identity)
-  const beyond = patterns.find(pattern => !mayAdminister(identity, grants, pattern))
-  if (beyond === undefined && patterns.length > 0) return
-  throw new RegistryError('DENIED', {
+  const needed = patterns.length === 0 ? [EVERYTHING] : patterns
+  const beyond = needed.find(pattern => !mayAdminister(identity, grants, pattern))
+  if (beyond !== undefined) throw notAdmin(identity, beyond)
+}
+
+/**
+ * What an actor administers, for lists that show him his own.
+ * @throws RegistryError DENIED for who administers nothing at all.
+ */
+export async function administeredBy(db: Queryable, actor: Actor): Promise<Administered> {
+  const { identity } = actor
+  const grants = await grantsFor(db, identity)
+  const isAdmin = (entries: readonly PatternActions[] | undefined): boolean =>
+    entries?.some(({ actions }) => actions.includes('admin')) ?? true
+  if (identity.kind !== 'local' && !(isAdmin(grants) && isAdmin(identity.scopes))) throw notAdmin(identity, EVERYTHING)
+  return patterns =>
+    (patterns.length === 0 ? [EVERYTHING] : patterns).every(pattern => mayAdminister(identity, grants, pattern))
+}
+
+/** Whether all of these patterns lie within what an actor administers; what has none is of the whole registry. */
+export type Administered = (patterns: readonly string[]) => boolean
+
+function notAdmin(identity: Identity, pattern: string): RegistryError {
+  return new RegistryError('DENIED', {
     message:
       identity.scopes === undefined
-        ? `this needs a grant of admin on ${beyond ?? EVERYTHING}`
-        : `this needs a token scoped to admin on ${beyond ?? EVERYTHING}, and a grant of it`,
+        ? `this needs a grant of admin on ${pattern}`
+        : `this needs a token scoped to admin on ${pattern}, and a grant of it`,
   })
 }
 
@@ -58,17 +77,25 @@ export async function record(
   kind: string,
   detail: Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  const { identity, source } = actor
-  const entry: NewAudit = {
+  await insertAudit(tx, [auditEntry(actor, kind, 'ok', detail)])
+}
+
+/** An entry of the audit about what an actor did or was refused. */
+export function auditEntry(
+  { identity, source }: Actor,
+  kind: string,
+  outcome: NewAudit['outcome'],
+  detail: NewAudit['detail'],
+): NewAudit {
+  return {
     kind,
-    outcome: 'ok',
+    outcome,
     actor: identity.name,
     ...(identity.principalId === undefined ? {} : { actorId: identity.principalId }),
     client: source.client,
     requestId: source.requestId,
     detail,
   }
-  await insertAudit(tx, [entry])
 }
 
 /**

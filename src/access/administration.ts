@@ -1,4 +1,6 @@
-import type { AdministrationContext } from './actor.ts'
+import { insertAudit } from '../metadata/audit.ts'
+import { RegistryError } from '../oci/errors.ts'
+import { type Actor, type AdministrationContext, auditEntry } from './actor.ts'
 import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
@@ -35,21 +37,41 @@ const USE_CASES = {
   createTrustRule: trust.createTrustRule,
   listTrustRules: trust.listTrustRules,
   deleteTrustRule: trust.deleteTrustRule,
+  testTrust: trust.testTrust,
   listKeys: keys.listKeys,
   rotateKeys: keys.rotateKeys,
   listAudit: keys.listAudit,
 } as const
 
-type Bound<F> = F extends (context: AdministrationContext, ...args: infer A) => infer R ? (...args: A) => R : never
+type Bound<F> = F extends (context: AdministrationContext, actor: Actor, ...args: infer A) => infer R
+  ? (actor: Actor, ...args: A) => R
+  : never
+type UseCase = (context: AdministrationContext, actor: Actor, ...args: readonly unknown[]) => Promise<unknown>
 
 /** The use cases of administration, one method each; what every method means stands with the function it calls. */
 export type Administration = { readonly [K in keyof typeof USE_CASES]: Bound<(typeof USE_CASES)[K]> }
 
-/** Binds the use cases to what they work with. */
+/** Binds the use cases to what they work with, and records what they refuse. */
 export function createAdministration(context: AdministrationContext): Administration {
   const bound = Object.entries(USE_CASES).map(([name, useCase]) => [
     name,
-    (...args: unknown[]) => (useCase as (...all: unknown[]) => unknown)(context, ...args),
+    async (actor: Actor, ...args: readonly unknown[]) => {
+      try {
+        return await (useCase as UseCase)(context, actor, ...args)
+      } catch (error) {
+        if (error instanceof RegistryError && error.code === 'DENIED') await recordRefusal(context, actor, name, error)
+        throw error
+      }
+    },
   ])
   return Object.fromEntries(bound) as Administration
+}
+
+async function recordRefusal(
+  { db }: AdministrationContext,
+  actor: Actor,
+  act: string,
+  { message: reason }: RegistryError,
+): Promise<void> {
+  await db.transaction(tx => insertAudit(tx, [auditEntry(actor, 'administration', 'refused', { act, reason })]))
 }

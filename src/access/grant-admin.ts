@@ -1,4 +1,4 @@
-import type { Action, Identity, PatternActions } from '../auth/identity.ts'
+import { ANONYMOUS, type Action, type Identity, type PatternActions } from '../auth/identity.ts'
 import { patternFault } from '../auth/pattern.ts'
 import type { Decision } from '../auth/policy.ts'
 import type { Transaction } from '../metadata/database.ts'
@@ -7,9 +7,17 @@ import { findGroup } from '../metadata/groups.ts'
 import { findPrincipal } from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { parseName } from '../oci/name.ts'
-import { type Actor, type AdministrationContext, keepingAdministrator, record, requireAdmin } from './actor.ts'
+import {
+  type Actor,
+  type AdministrationContext,
+  administeredBy,
+  keepingAdministrator,
+  record,
+  requireAdmin,
+} from './actor.ts'
 import { explain } from './grants.ts'
 import { found } from './names.ts'
+import { type Page, type PageRequest, idOf, pageOf } from './page.ts'
 
 /** To whom is granted: a principal or group by name, everyone who logged in, or everyone. */
 export type GrantSubject =
@@ -24,6 +32,15 @@ export interface GrantInfo extends PatternActions {
   readonly createdBy: string | null
 }
 
+/** What those that nobody answers for can be granted at most. */
+const SUBJECT_LIMITS: Partial<Record<GrantSubject['kind'], { allows: readonly Action[]; message: string }>> = {
+  anonymous: { allows: ['pull'], message: 'everyone, logged in or not, can only be granted pull' },
+  authenticated: {
+    allows: ['pull', 'push', 'delete'],
+    message: 'admin is granted to users, robots and groups, not to everyone who logged in',
+  },
+}
+
 /** Checks patterns that a person wrote. @throws RegistryError INVALID. */
 export function checkPatterns(entries: readonly PatternActions[]): void {
   for (const { pattern } of entries) {
@@ -33,8 +50,7 @@ export function checkPatterns(entries: readonly PatternActions[]): void {
 }
 
 /**
- * Grants actions on a pattern; a grant of the same subject and pattern gets these actions instead of its own. Everyone
- * can only be granted `pull`. @throws RegistryError DENIED, INVALID, NOT_FOUND, CONFLICT.
+ * Grants actions on a pattern; a grant of the same subject and pattern gets these actions instead of its own. @throws RegistryError DENIED, INVALID, NOT_FOUND, CONFLICT.
  */
 export async function addGrant(
   context: AdministrationContext,
@@ -44,8 +60,9 @@ export async function addGrant(
   checkPatterns([grant])
   await requireAdmin(context.db, actor, [grant.pattern])
   const { subject, pattern, actions } = grant
-  if (subject.kind === 'anonymous' && actions.some(action => action !== 'pull')) {
-    throw new RegistryError('INVALID', { message: 'everyone, logged in or not, can only be granted pull' })
+  const most = SUBJECT_LIMITS[subject.kind]
+  if (most !== undefined && actions.some(action => !most.allows.includes(action))) {
+    throw new RegistryError('INVALID', { message: most.message })
   }
   return await context.db.transaction(async tx => {
     const row = { subject: subject.kind, ...(await subjectIds(tx, subject)), pattern, actions }
@@ -68,16 +85,18 @@ async function subjectIds(tx: Transaction, subject: GrantSubject): Promise<{ pri
   }
 }
 
-/** Grants in the order they were made, after `lastId`; only those to one principal or group, where named. */
+/**
+ * Grants in the order they were made, those that the actor may take back; only those to one principal or group, where
+ * named. @throws RegistryError DENIED, NOT_FOUND.
+ */
 export async function listGrants(
   context: AdministrationContext,
   actor: Actor,
   of: { readonly principal?: string; readonly group?: string },
-  lastId: number,
-  limit: number,
-): Promise<readonly GrantInfo[]> {
+  { last, limit }: PageRequest,
+): Promise<Page<GrantInfo>> {
   const { db } = context
-  await requireAdmin(db, actor)
+  const isWithin = await administeredBy(db, actor)
   const principal =
     of.principal === undefined ? undefined : found(await findPrincipal(db, of.principal), `principal ${of.principal}`)
   const group = of.group === undefined ? undefined : found(await findGroup(db, of.group), `group ${of.group}`)
@@ -85,7 +104,8 @@ export async function listGrants(
     ...(principal === undefined ? {} : { principalId: principal.id }),
     ...(group === undefined ? {} : { groupId: group.id }),
   }
-  return (await rows.listGrants(db, filter, lastId, limit)).map(present)
+  const grants = await rows.listGrants(db, filter, idOf(last) ?? 0, limit + 1)
+  return pageOf(grants, limit, { key: ({ id }) => String(id), present, keep: ({ pattern }) => isWithin([pattern]) })
 }
 
 function present(row: rows.GrantRow): GrantInfo {
@@ -97,21 +117,27 @@ function present(row: rows.GrantRow): GrantInfo {
   return { id, subject, pattern, actions, createdAt, createdBy }
 }
 
-/** Takes a grant back. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
-export async function removeGrant(context: AdministrationContext, actor: Actor, id: number): Promise<void> {
+/**
+ * Takes a grant back. To who does not administer its pattern it is not there, because the refusal would tell the pattern.
+ * @throws RegistryError DENIED, NOT_FOUND, CONFLICT.
+ */
+export async function removeGrant(context: AdministrationContext, actor: Actor, grantId: string): Promise<void> {
   const { db } = context
-  const grant = found(await rows.findGrant(db, id), `grant ${id}`)
-  await requireAdmin(db, actor, [grant.pattern])
+  const isWithin = await administeredBy(db, actor)
+  const id = idOf(grantId)
+  const row = id === undefined ? undefined : await rows.findGrant(db, id)
+  const grant = present(found(row !== undefined && isWithin([row.pattern]) ? row : undefined, `grant ${grantId}`))
   await db.transaction(async tx => {
-    const gone = await keepingAdministrator(tx, () => rows.deleteGrant(tx, id))
-    found(gone || undefined, `grant ${id}`)
-    await record(tx, actor, 'grant.remove', { grant: id, pattern: grant.pattern, actions: grant.actions })
+    const gone = await keepingAdministrator(tx, () => rows.deleteGrant(tx, grant.id))
+    found(gone || undefined, `grant ${grantId}`)
+    const { subject, pattern, actions } = grant
+    await record(tx, actor, 'grant.remove', { grant: grant.id, subject, pattern, actions })
   })
 }
 
 /**
  * Whether a principal (or everyone, without a name) may do an action on a repository, and which grant decides. A
- * principal may ask about itself. @throws RegistryError DENIED, NOT_FOUND, NAME_INVALID.
+ * principal may ask about itself, and who administers the repository about everybody. @throws RegistryError DENIED, NOT_FOUND, NAME_INVALID.
  */
 export async function explainAccess(
   context: AdministrationContext,
@@ -120,9 +146,10 @@ export async function explainAccess(
 ): Promise<Decision> {
   const { db } = context
   const name = parseName(question.repository)
-  if (question.principal !== actor.identity.name || actor.identity.kind === 'local') await requireAdmin(db, actor)
-  if (question.principal === undefined) return await explain(db, { kind: 'anonymous', name: '' }, question.action, name)
-  const principal = found(await findPrincipal(db, question.principal), `principal ${question.principal}`)
+  const row = question.principal === undefined ? undefined : await findPrincipal(db, question.principal)
+  if (row === undefined || row.id !== actor.identity.principalId) await requireAdmin(db, actor, [name])
+  if (question.principal === undefined) return await explain(db, ANONYMOUS, question.action, name)
+  const principal = found(row, `principal ${question.principal}`)
   if (!principal.active) return { allowed: false, reason: `${principal.name} is disabled or has expired` }
   const identity: Identity = { kind: principal.kind, name: principal.name, principalId: principal.id }
   return await explain(db, identity, question.action, name)

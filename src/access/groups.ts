@@ -2,6 +2,7 @@ import * as rows from '../metadata/groups.ts'
 import { findPrincipal } from '../metadata/principals.ts'
 import { type Actor, type AdministrationContext, keepingAdministrator, record, requireAdmin } from './actor.ts'
 import { checkName, found, unlessTaken } from './names.ts'
+import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** Adds a group. @throws RegistryError DENIED, INVALID, CONFLICT. */
 export async function createGroup(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
@@ -13,16 +14,15 @@ export async function createGroup(context: AdministrationContext, actor: Actor, 
   })
 }
 
-/** Groups by name, after `last`. @throws RegistryError DENIED. */
+/** Groups by name. @throws RegistryError DENIED. */
 export async function listGroups(
   context: AdministrationContext,
   actor: Actor,
-  last: string,
-  limit: number,
-): Promise<readonly { readonly name: string; readonly createdAt: Date }[]> {
+  { last, limit }: PageRequest,
+): Promise<Page<{ readonly name: string; readonly createdAt: Date }>> {
   await requireAdmin(context.db, actor)
-  const found = await rows.listGroups(context.db, last, limit)
-  return found.map(row => ({ name: row.name, createdAt: row.created_at }))
+  const present = ({ name, created_at: createdAt }: rows.GroupRow) => ({ name, createdAt })
+  return pageOf(await rows.listGroups(context.db, last, limit + 1), limit, { key: ({ name }) => name, present })
 }
 
 /** Removes a group with its grants. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
@@ -66,15 +66,15 @@ export async function removeGroupMember(
   })
 }
 
-/** Members of a group by name, after `last`. @throws RegistryError DENIED, NOT_FOUND. */
+/** Members of a group by name. @throws RegistryError DENIED, NOT_FOUND. */
 export async function listGroupMembers(
   context: AdministrationContext,
   actor: Actor,
   name: string,
-  last: string,
-  limit: number,
-): Promise<readonly { readonly name: string; readonly kind: string }[]> {
+  { last, limit }: PageRequest,
+): Promise<Page<{ readonly name: string; readonly kind: string }>> {
   await requireAdmin(context.db, actor)
   const group = found(await rows.findGroup(context.db, name), `group ${name}`)
-  return await rows.listMembers(context.db, group.id, last, limit)
+  const members = await rows.listMembers(context.db, group.id, last, limit + 1)
+  return pageOf(members, limit, { key: member => member.name, present: member => member })
 }

@@ -3,6 +3,7 @@ import type { AuditRow } from '../metadata/audit.ts'
 import { listSigningKeys } from '../metadata/signing-keys.ts'
 import { type Actor, type AdministrationContext, record, requireAdmin } from './actor.ts'
 import { rotateKeysNow } from './keys.ts'
+import { type Page, type PageRequest, idOf, pageOf } from './page.ts'
 
 /** A key that signs tokens, as administrators see it. */
 export interface KeyInfo {
@@ -11,6 +12,9 @@ export interface KeyInfo {
   readonly signsFrom: Date
   readonly retiresAt: Date | null
 }
+
+/** What was done or refused, as administrators see it. */
+export type AuditEntry = Omit<AuditRow, 'request_id'> & { readonly requestId: string | null }
 
 /** Every key that is still published. @throws RegistryError DENIED. */
 export async function listKeys(context: AdministrationContext, actor: Actor): Promise<readonly KeyInfo[]> {
@@ -36,14 +40,14 @@ export async function rotateKeys(context: AdministrationContext, actor: Actor, d
   context.onKeysChanged()
 }
 
-/** Audit entries before `beforeId` (all, where undefined), newest first. @throws RegistryError DENIED. */
+/** Audit entries, newest first. @throws RegistryError DENIED. */
 export async function listAudit(
   context: AdministrationContext,
   actor: Actor,
   of: { readonly actor?: string; readonly kind?: string },
-  beforeId: number | undefined,
-  limit: number,
-): Promise<readonly AuditRow[]> {
+  { last, limit }: PageRequest,
+): Promise<Page<AuditEntry>> {
   await requireAdmin(context.db, actor)
-  return await auditRows(context.db, of, beforeId, limit)
+  const present = ({ request_id: requestId, ...entry }: AuditRow): AuditEntry => ({ ...entry, requestId })
+  return pageOf(await auditRows(context.db, of, idOf(last), limit + 1), limit, { key: ({ id }) => String(id), present })
 }

@@ -13,6 +13,15 @@ export function checkName(name: string, what: string): string {
   })
 }
 
+/** What the command line and grants call everyone: no user may be confused with them. */
+const RESERVED = new Set(['everyone', 'everyone-logged-in'])
+
+/** A name of a user. @throws RegistryError INVALID where its grammar is wrong or it means somebody else. */
+export function checkUserName(name: string): string {
+  if (RESERVED.has(name)) throw new RegistryError('INVALID', { message: `${name} is the name of no single user` })
+  return checkName(name, 'user')
+}
+
 /** The full name of a robot, whether it is given with or without its prefix. */
 export function robotName(name: string): string {
   const bare = name.startsWith(ROBOT_PREFIX) ? name.slice(ROBOT_PREFIX.length) : name

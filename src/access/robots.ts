@@ -1,10 +1,11 @@
 import type { PatternActions } from '../auth/identity.ts'
 import { findAccessToken, insertAccessToken } from '../metadata/access-tokens.ts'
-import { grantsOf, putGrant } from '../metadata/grants.ts'
+import { grantedPatterns, putGrant } from '../metadata/grants.ts'
 import * as rows from '../metadata/principals.ts'
-import { type Actor, type AdministrationContext, EVERYTHING, patternsOf, record, requireAdmin } from './actor.ts'
+import { type Actor, type AdministrationContext, administeredBy, patternsOf, record, requireAdmin } from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { found, robotName, unlessTaken } from './names.ts'
+import { type Page, type PageRequest, pageOf } from './page.ts'
 import { addSecret, replaceSecret } from './tokens.ts'
 import { type PrincipalInfo, changePrincipal, presentPrincipal } from './users.ts'
 
@@ -22,7 +23,7 @@ export async function createRobot(
 ): Promise<{ readonly name: string; readonly secret: string }> {
   const name = robotName(robot.name)
   checkPatterns(robot.grants)
-  await requireAdmin(context.db, actor, robot.grants.length === 0 ? [EVERYTHING] : patternsOf(robot.grants))
+  await requireAdmin(context.db, actor, patternsOf(robot.grants))
   const createdBy = actor.identity.name
   const secret = await context.db.transaction(async tx => {
     const expiry = robot.expiresAt === undefined ? {} : { expiresAt: robot.expiresAt }
@@ -39,31 +40,41 @@ export async function createRobot(
   return { name, secret }
 }
 
-/** Robots by name, after `last`. @throws RegistryError DENIED. */
+/** Robots by name: those that the actor may change. @throws RegistryError DENIED. */
 export async function listRobots(
   context: AdministrationContext,
   actor: Actor,
-  last: string,
-  limit: number,
-): Promise<readonly PrincipalInfo[]> {
-  await requireAdmin(context.db, actor)
-  return (await rows.listPrincipals(context.db, 'robot', last, limit)).map(presentPrincipal)
+  { last, limit }: PageRequest,
+): Promise<Page<PrincipalInfo>> {
+  const { db } = context
+  const isWithin = await administeredBy(db, actor)
+  const robots = await rows.listPrincipals(db, 'robot', last, limit + 1)
+  const patterns = await grantedPatterns(
+    db,
+    robots.map(({ id }) => id),
+  )
+  const keep = ({ id }: rows.PrincipalRow): boolean => isWithin(patterns.get(id) ?? [])
+  return pageOf(robots, limit, { key: ({ name }) => name, present: presentPrincipal, keep })
 }
 
-/** Gives a robot a new secret; the former one ends `overlapMs` from now. @throws RegistryError DENIED, NOT_FOUND. */
+/**
+ * Gives a robot a new secret; the former one ends `overlapMs` from now, and where that is at once, with every session of
+ * the robot. @throws RegistryError DENIED, NOT_FOUND.
+ */
 export async function rotateRobot(
   context: AdministrationContext,
   actor: Actor,
   robot: { readonly name: string; readonly overlapMs: number },
 ): Promise<{ readonly name: string; readonly secret: string }> {
   const name = await requireRobotAdmin(context, actor, robot.name)
-  const secret = await context.db.transaction(async tx => {
+  const { secret, principalId } = await context.db.transaction(async tx => {
     const principal = found(await rows.findPrincipal(tx, name), name)
     const token = found(await findAccessToken(tx, principal.id, TOKEN), `token of ${name}`)
-    const made = await replaceSecret(tx, token.id, 'robot', robot.overlapMs)
+    const made = await replaceSecret(tx, token, 'robot', robot.overlapMs)
     await record(tx, actor, 'robot.rotate', { robot: name, overlapMs: robot.overlapMs })
-    return made
+    return { secret: made, principalId: principal.id }
   })
+  context.onPrincipalChanged(principalId)
   return { name, secret }
 }
 
@@ -79,16 +90,11 @@ export interface RobotChange {
 export async function changeRobot(context: AdministrationContext, actor: Actor, change: RobotChange): Promise<void> {
   const name = await requireRobotAdmin(context, actor, change.name)
   const { disabled, expiresAt } = change
-  if (disabled !== undefined) {
-    await changePrincipal(context, actor, { kind: 'robot', name, act: disabled ? 'disable' : 'enable' }, (tx, id) =>
-      rows.setDisabled(tx, id, disabled),
-    )
-  }
-  if (expiresAt !== undefined) {
-    await changePrincipal(context, actor, { kind: 'robot', name, act: 'expiry' }, (tx, id) =>
-      rows.setExpiry(tx, id, expiresAt ?? undefined),
-    )
-  }
+  const detail = { ...(disabled === undefined ? {} : { disabled }), ...(expiresAt === undefined ? {} : { expiresAt }) }
+  await changePrincipal(context, actor, { kind: 'robot', name, act: 'change', detail }, async (tx, id) => {
+    const isThere = disabled === undefined || (await rows.setDisabled(tx, id, disabled))
+    return isThere && (expiresAt === undefined || (await rows.setExpiry(tx, id, expiresAt ?? undefined)))
+  })
 }
 
 /** Removes a robot with its secrets and grants. @throws RegistryError DENIED, NOT_FOUND. */
@@ -99,14 +105,15 @@ export async function deleteRobot(context: AdministrationContext, actor: Actor, 
   )
 }
 
-/** Whoever administers everything that a robot was granted may change it. Answers its full name. */
+/**
+ * Whoever administers everything that a robot was granted may change it; to others it is not there, because the refusal
+ * would tell them what it was granted. Answers its full name. @throws RegistryError DENIED, NOT_FOUND.
+ */
 async function requireRobotAdmin(context: AdministrationContext, actor: Actor, robot: string): Promise<string> {
   const { db } = context
   const name = robotName(robot)
-  const principal = await rows.findPrincipal(db, name)
-  const grants = principal === undefined ? [] : await grantsOf(db, principal.id)
-  const own = grants.filter(grant => grant.subject === 'principal' || grant.subject === 'group')
-  await requireAdmin(db, actor, own.length === 0 ? [EVERYTHING] : patternsOf(own))
-  found(principal?.kind === 'robot' ? principal : undefined, `robot ${name}`)
+  const isWithin = await administeredBy(db, actor)
+  const { id } = found(await rows.findPrincipal(db, name), name)
+  found(isWithin((await grantedPatterns(db, [id])).get(id) ?? []) || undefined, name)
   return name
 }

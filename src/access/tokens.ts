@@ -2,11 +2,12 @@ import type { PatternActions } from '../auth/identity.ts'
 import { type SecretKind, makeSecret } from '../auth/secrets.ts'
 import * as rows from '../metadata/access-tokens.ts'
 import type { Transaction } from '../metadata/database.ts'
-import { findPrincipal } from '../metadata/principals.ts'
+import { findPrincipal, findPrincipals, raiseEpoch } from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Actor, type AdministrationContext, record, requireAdmin, requireUnscoped } from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { checkName, found, unlessTaken } from './names.ts'
+import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** Two secrets of one token may be live, so that one can be replaced without a gap. */
 const LIVE_SECRETS = 2
@@ -52,27 +53,32 @@ export async function createToken(
   return { secret }
 }
 
-/** A user's tokens by name, after `last`. @throws RegistryError DENIED, NOT_FOUND. */
+/** A user's tokens by name. @throws RegistryError DENIED, NOT_FOUND. */
 export async function listTokens(
   context: AdministrationContext,
   actor: Actor,
   user: string | undefined,
-  last: string,
-  limit: number,
-): Promise<readonly TokenInfo[]> {
+  { last, limit }: PageRequest,
+): Promise<Page<TokenInfo>> {
   const owner = await tokenOwner(context, actor, user)
-  return (await rows.listAccessTokens(context.db, owner.id, last, limit)).map(row => ({
+  const tokens = await rows.listAccessTokens(context.db, owner.id, last, limit + 1)
+  return pageOf(tokens, limit, { key: ({ name }) => name, present })
+}
+
+function present(row: rows.AccessTokenRow): TokenInfo {
+  return {
     name: row.name,
     scopes: row.scopes as readonly PatternActions[] | null,
     expiresAt: row.expires_at,
     lastUsedAt: row.last_used_at,
     createdAt: row.created_at,
     secrets: row.secrets.length,
-  }))
+  }
 }
 
 /**
- * Gives a token a new secret; the former one ends `overlapMs` from now. @throws RegistryError DENIED, NOT_FOUND.
+ * Gives a token a new secret; the former one ends `overlapMs` from now, and where that is at once, with every session of
+ * its user. @throws RegistryError DENIED, NOT_FOUND.
  */
 export async function rotateToken(
   context: AdministrationContext,
@@ -82,14 +88,18 @@ export async function rotateToken(
   const owner = await tokenOwner(context, actor, token.user)
   const secret = await context.db.transaction(async tx => {
     const row = found(await rows.findAccessToken(tx, owner.id, token.name), `token ${token.name}`)
-    const made = await replaceSecret(tx, row.id, 'pat', token.overlapMs)
-    await record(tx, actor, 'token.rotate', { user: owner.name, token: token.name })
+    const made = await replaceSecret(tx, row, 'pat', token.overlapMs)
+    await record(tx, actor, 'token.rotate', { user: owner.name, token: token.name, overlapMs: token.overlapMs })
     return made
   })
+  context.onPrincipalChanged(owner.id)
   return { secret }
 }
 
-/** Removes a token: its secrets are refused from now on. @throws RegistryError DENIED, NOT_FOUND. */
+/**
+ * Removes a token with its secrets, and ends every session of its user, because it may have begun with it.
+ * @throws RegistryError DENIED, NOT_FOUND.
+ */
 export async function deleteToken(
   context: AdministrationContext,
   actor: Actor,
@@ -99,8 +109,10 @@ export async function deleteToken(
   await context.db.transaction(async tx => {
     const row = found(await rows.findAccessToken(tx, owner.id, token.name), `token ${token.name}`)
     await rows.deleteAccessToken(tx, row.id)
+    await raiseEpoch(tx, owner.id)
     await record(tx, actor, 'token.delete', { user: owner.name, token: token.name })
   })
+  context.onPrincipalChanged(owner.id)
 }
 
 async function tokenOwner(
@@ -109,11 +121,15 @@ async function tokenOwner(
   user: string | undefined,
 ): Promise<{ readonly id: number; readonly name: string }> {
   requireUnscoped(actor)
-  const name = user ?? actor.identity.name
-  if (name !== actor.identity.name || actor.identity.kind === 'local') await requireAdmin(context.db, actor)
-  const principal = await findPrincipal(context.db, name)
+  const { db } = context
+  const { principalId, name } = actor.identity
+  const own = principalId === undefined ? [] : await findPrincipals(db, [principalId])
+  const principal = user === undefined ? own[0] : await findPrincipal(db, user)
+  if (principal === undefined || principal.id !== principalId) await requireAdmin(db, actor)
   if (principal?.kind === 'user') return principal
-  throw new RegistryError('NOT_FOUND', { message: `there is no user ${name}; only users have personal tokens` })
+  throw new RegistryError('NOT_FOUND', {
+    message: `there is no user ${user ?? name}, and only users have personal tokens`,
+  })
 }
 
 /** Adds a secret to a new token. Answers it. */
@@ -123,14 +139,18 @@ export async function addSecret(tx: Transaction, tokenId: number, kind: SecretKi
   return secret.text
 }
 
-/** Adds a secret beside the newest former one, which ends `overlapMs` from now. Answers the new one. */
+/**
+ * Adds a secret beside the newest former one, which ends `overlapMs` from now. Without an overlap the former one leaked,
+ * and what was issued for it ends too. Answers the new one.
+ */
 export async function replaceSecret(
   tx: Transaction,
-  tokenId: number,
+  token: Pick<rows.AccessTokenRow, 'id' | 'principal_id'>,
   kind: SecretKind,
   overlapMs: number,
 ): Promise<string> {
-  await rows.lockAccessToken(tx, tokenId)
-  await rows.retireSecrets(tx, tokenId, LIVE_SECRETS - 1, overlapMs)
-  return await addSecret(tx, tokenId, kind)
+  await rows.lockAccessToken(tx, token.id)
+  await rows.retireSecrets(tx, token.id, LIVE_SECRETS - 1, overlapMs)
+  if (overlapMs === 0) await raiseEpoch(tx, token.principal_id)
+  return await addSecret(tx, token.id, kind)
 }

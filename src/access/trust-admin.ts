@@ -1,12 +1,14 @@
 import type { PatternActions } from '../auth/identity.ts'
-import { trustFault } from '../auth/trust.ts'
-import { putGrant } from '../metadata/grants.ts'
-import { deletePrincipal, findPrincipals, insertPrincipal } from '../metadata/principals.ts'
+import { type TrustVerdict, trustFault } from '../auth/trust.ts'
+import { grantedPatterns, putGrant } from '../metadata/grants.ts'
+import { deletePrincipal, insertPrincipal } from '../metadata/principals.ts'
 import * as rows from '../metadata/trust-rules.ts'
 import { RegistryError } from '../oci/errors.ts'
-import { type Actor, type AdministrationContext, EVERYTHING, patternsOf, record, requireAdmin } from './actor.ts'
+import { type Actor, type AdministrationContext, administeredBy, patternsOf, record, requireAdmin } from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
+import { judge } from './ci-login.ts'
 import { CI_PREFIX, checkName, found, unlessTaken } from './names.ts'
+import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** Which identity tokens of a CI system are trusted, and what their bearers may. */
 export interface TrustRule {
@@ -35,7 +37,7 @@ export async function createTrustRule(
   checkPatterns(rule.grants)
   const fault = trustFault(rule)
   if (fault !== undefined) throw new RegistryError('INVALID', { message: fault })
-  await requireAdmin(context.db, actor, rule.grants.length === 0 ? [EVERYTHING] : patternsOf(rule.grants))
+  await requireAdmin(context.db, actor, patternsOf(rule.grants))
   const createdBy = actor.identity.name
   await context.db.transaction(async tx => {
     const principalId = unlessTaken(
@@ -60,15 +62,64 @@ export async function createTrustRule(
   })
 }
 
-/** Rules by name, after `last`. @throws RegistryError DENIED. */
+/** Rules by name: those that the actor may remove. @throws RegistryError DENIED. */
 export async function listTrustRules(
   context: AdministrationContext,
   actor: Actor,
-  last: string,
-  limit: number,
-): Promise<readonly TrustRule[]> {
-  await requireAdmin(context.db, actor)
-  return (await rows.listTrustRules(context.db, last, limit)).map(row => ({
+  { last, limit }: PageRequest,
+): Promise<Page<TrustRule>> {
+  const rules = await rows.listTrustRules(context.db, last, limit + 1)
+  return pageOf(rules, limit, { key: ({ name }) => name, present, keep: await mayRemove(context, actor, rules) })
+}
+
+/** Removes a rule, and with it every session that came of it. @throws RegistryError DENIED, NOT_FOUND. */
+export async function deleteTrustRule(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
+  const rule = await rows.findTrustRule(context.db, name)
+  const keep = await mayRemove(context, actor, rule === undefined ? [] : [rule])
+  const { principal_id: id } = found(rule !== undefined && keep(rule) ? rule : undefined, `trust rule ${name}`)
+  await context.db.transaction(async tx => {
+    found((await deletePrincipal(tx, id)) || undefined, `trust rule ${name}`)
+    await record(tx, actor, 'trust.delete', { rule: name })
+  })
+  context.onPrincipalChanged(id)
+}
+
+/** What one rule makes of an identity token. */
+export interface TrustExplanation extends TrustVerdict {
+  readonly rule: string
+}
+
+/**
+ * What each rule of a token's issuer, of those that the actor may remove, makes of the token's claims, condition by
+ * condition. Signature and times are not looked at. @throws RegistryError DENIED.
+ */
+export async function testTrust(
+  context: AdministrationContext,
+  actor: Actor,
+  claims: Readonly<Record<string, unknown>>,
+): Promise<readonly TrustExplanation[]> {
+  const { iss: issuer } = claims
+  const rules = typeof issuer === 'string' ? await rows.trustRulesOf(context.db, issuer) : []
+  const keep = await mayRemove(context, actor, rules)
+  return rules.filter(keep).map(rule => ({ rule: rule.name, ...judge(rule, claims) }))
+}
+
+/** Whether an actor administers all that a rule's identities were granted. */
+async function mayRemove(
+  { db }: AdministrationContext,
+  actor: Actor,
+  rules: readonly rows.TrustRuleRow[],
+): Promise<(rule: rows.TrustRuleRow) => boolean> {
+  const isWithin = await administeredBy(db, actor)
+  const patterns = await grantedPatterns(
+    db,
+    rules.map(rule => rule.principal_id),
+  )
+  return rule => isWithin(patterns.get(rule.principal_id) ?? [])
+}
+
+function present(row: rows.TrustRuleRow): TrustRule {
+  return {
     name: row.name,
     issuer: row.issuer,
     audience: row.audience,
@@ -76,19 +127,5 @@ export async function listTrustRules(
     singleUse: row.single_use,
     allowPullRequestTarget: row.allow_pull_request_target,
     sessionSeconds: row.session_seconds,
-  }))
-}
-
-/** Removes a rule, and with it every session that came of it. @throws RegistryError DENIED, NOT_FOUND. */
-export async function deleteTrustRule(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
-  await requireAdmin(context.db, actor)
-  const principalId = await context.db.transaction(async tx => {
-    const rule = found(await rows.findTrustRule(tx, name), `trust rule ${name}`)
-    const [principal] = await findPrincipals(tx, [rule.principal_id])
-    if (principal === undefined) throw new RegistryError('NOT_FOUND', { message: `there is no trust rule ${name}` })
-    await deletePrincipal(tx, principal.id)
-    await record(tx, actor, 'trust.delete', { rule: name })
-    return principal.id
-  })
-  context.onPrincipalChanged(principalId)
+  }
 }

@@ -9,7 +9,8 @@ import {
   requireAdmin,
   requireUnscoped,
 } from './actor.ts'
-import { checkName, found, unlessTaken } from './names.ts'
+import { checkUserName, found, unlessTaken } from './names.ts'
+import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** A user, robot or CI identity as administrators see it. */
 export interface PrincipalInfo {
@@ -47,26 +48,26 @@ export async function createUser(
   user: { readonly name: string; readonly password?: string },
 ): Promise<{ readonly name: string; readonly generatedPassword?: string }> {
   await requireAdmin(context.db, actor)
-  const name = checkName(user.name, 'user')
-  const generated = user.password === undefined ? generatePassword() : undefined
-  const passwordHash = await hashPassword(user.password === undefined ? (generated ?? '') : checked(user.password))
+  const name = checkUserName(user.name)
+  const password = user.password === undefined ? generatePassword() : checked(user.password)
+  const passwordHash = await hashPassword(password)
   await context.db.transaction(async tx => {
     const id = await rows.insertPrincipal(tx, { kind: 'user', name, passwordHash, createdBy: actor.identity.name })
     unlessTaken(id, `user ${name}`)
     await record(tx, actor, 'user.create', { user: name })
   })
-  return generated === undefined ? { name } : { name, generatedPassword: generated }
+  return user.password === undefined ? { name, generatedPassword: password } : { name }
 }
 
-/** Users by name, after `last`. @throws RegistryError DENIED. */
+/** Users by name. @throws RegistryError DENIED. */
 export async function listUsers(
   context: AdministrationContext,
   actor: Actor,
-  last: string,
-  limit: number,
-): Promise<readonly PrincipalInfo[]> {
+  { last, limit }: PageRequest,
+): Promise<Page<PrincipalInfo>> {
   await requireAdmin(context.db, actor)
-  return (await rows.listPrincipals(context.db, 'user', last, limit)).map(presentPrincipal)
+  const users = await rows.listPrincipals(context.db, 'user', last, limit + 1)
+  return pageOf(users, limit, { key: ({ name }) => name, present: presentPrincipal })
 }
 
 /** Disables a user, with every token it has, or enables it. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
@@ -123,7 +124,12 @@ export async function setUserPassword(
 export async function changePrincipal(
   context: AdministrationContext,
   actor: Actor,
-  target: { readonly kind: rows.PrincipalRow['kind']; readonly name: string; readonly act: string },
+  target: {
+    readonly kind: rows.PrincipalRow['kind']
+    readonly name: string
+    readonly act: string
+    readonly detail?: Readonly<Record<string, unknown>>
+  },
   change: (tx: Parameters<typeof rows.deletePrincipal>[0], id: number) => Promise<boolean>,
 ): Promise<void> {
   const what = `${target.kind} ${target.name}`
@@ -132,7 +138,7 @@ export async function changePrincipal(
     if (principal?.kind !== target.kind) throw new RegistryError('NOT_FOUND', { message: `there is no ${what}` })
     const changed = await keepingAdministrator(tx, () => change(tx, principal.id))
     found(changed || undefined, what)
-    await record(tx, actor, `${target.kind}.${target.act}`, { [target.kind]: target.name })
+    await record(tx, actor, `${target.kind}.${target.act}`, { [target.kind]: target.name, ...target.detail })
     return principal.id
   })
   context.onPrincipalChanged(id)

@@ -49,6 +49,23 @@ export async function listGrants(
   )
 }
 
+/** The patterns granted to each of these principals, to itself or to a group of it. Those without any are left out. */
+export async function grantedPatterns(
+  db: Queryable,
+  principalIds: readonly number[],
+): Promise<ReadonlyMap<number, readonly string[]>> {
+  const rows = await db.query<{ id: number; patterns: readonly string[] }>(
+    `select p.id, array_agg(g.pattern) as patterns
+       from unnest($1::bigint[]) as p (id)
+       join access_grant g
+         on g.principal_id = p.id
+            or g.group_id in (select m.group_id from group_member m where m.principal_id = p.id)
+      group by p.id`,
+    [principalIds],
+  )
+  return new Map(rows.map(({ id, patterns }) => [id, patterns]))
+}
+
 /** What {@link putGrant} writes. */
 export interface NewGrant {
   readonly subject: GrantRow['subject']

@@ -2,7 +2,7 @@ import type { Context } from 'koa'
 import { type RepositoryName, parseName } from '../oci/name.ts'
 import type { Authority, VisibleNames } from '../auth/authority.ts'
 import type { GateState } from '../middleware/gate.ts'
-import { RegistryError } from '../oci/errors.ts'
+import { type ErrorCode, RegistryError } from '../oci/errors.ts'
 import type { Caller } from '../registry/context.ts'
 
 /** The repository that a `/v2/*name/…` route matched. @throws RegistryError NAME_INVALID. */
@@ -85,10 +85,15 @@ export function json(ctx: Context, value: unknown, type = 'application/json'): v
   ctx.set({ 'Content-Type': type, 'Content-Length': String(body.byteLength) })
 }
 
-/** The whole request body, which is `what`. @throws RegistryError MANIFEST_INVALID with 413 as soon as it is too large. */
-export async function readBody(ctx: Context, maxBytes: number, what: string): Promise<Buffer> {
+/** The whole request body, which is `what`. @throws RegistryError `code` with 413 as soon as it is too large. */
+export async function readBody(
+  ctx: Context,
+  maxBytes: number,
+  what: string,
+  code: ErrorCode = 'MANIFEST_INVALID',
+): Promise<Buffer> {
   const tooLarge = () =>
-    new RegistryError('MANIFEST_INVALID', {
+    new RegistryError(code, {
       status: 413,
       message: `${what} may have at most ${maxBytes} bytes`,
     })

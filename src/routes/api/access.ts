@@ -1,8 +1,6 @@
 import { z } from 'zod'
 import type { Administration } from '../../access/administration.ts'
 import { ACTIONS } from '../../auth/identity.ts'
-import { grantText } from '../../auth/policy.ts'
-import { RegistryError } from '../../oci/errors.ts'
 import { type Endpoint, endpoint, listEndpoint, pageQuery } from './endpoint.ts'
 import * as schemas from './schemas.ts'
 
@@ -27,22 +25,17 @@ export function accessEndpoints(admin: Administration): Endpoint[] {
         group: z.string().max(110).optional().describe('Only those to this group'),
       }),
       item: schemas.Grant,
-      page: ({ actor, query }, limit) => {
-        const { principal, group, last } = query
+      page: ({ actor, query }) => {
+        const { principal, group } = query
         const of = { ...(principal === undefined ? {} : { principal }), ...(group === undefined ? {} : { group }) }
-        return admin.listGrants(actor, of, idOf(last) ?? 0, limit)
+        return admin.listGrants(actor, of, query)
       },
-      key: grant => String(grant.id),
     }),
     endpoint({
       method: 'delete',
       path: '/grants/:id',
       summary: 'Take a grant back',
-      handle: ({ actor, param }) => {
-        const id = idOf(param('id'))
-        if (id === undefined) throw new RegistryError('NOT_FOUND', { message: `there is no grant ${param('id')}` })
-        return admin.removeGrant(actor, id)
-      },
+      handle: ({ actor, param }) => admin.removeGrant(actor, param('id')),
     }),
     endpoint({
       method: 'get',
@@ -59,8 +52,12 @@ export function accessEndpoints(admin: Administration): Endpoint[] {
         const question = { action, repository, ...(principal === undefined ? {} : { principal }) }
         const { allowed, reason, grant } = await admin.explainAccess(actor, question)
         if (grant === undefined) return { allowed, reason }
-        const { id, pattern, actions } = grant
-        return { allowed, reason, grant: { id, pattern, actions, subject: grantText(grant) } }
+        const { id, subject: kind, subjectName: name, pattern, actions } = grant
+        return {
+          allowed,
+          reason,
+          grant: { id, subject: name === undefined ? { kind } : { kind, name }, pattern, actions },
+        }
       },
     }),
     endpoint({
@@ -88,19 +85,13 @@ export function accessEndpoints(admin: Administration): Endpoint[] {
         kind: z.string().max(100).optional(),
       }),
       item: schemas.AuditEntry,
-      page: async ({ actor, query }, limit) => {
+      page: ({ actor, query }) => {
         const of = {
           ...(query.actor === undefined ? {} : { actor: query.actor }),
           ...(query.kind === undefined ? {} : { kind: query.kind }),
         }
-        const entries = await admin.listAudit(actor, of, idOf(query.last), limit)
-        return entries.map(({ request_id: requestId, ...entry }) => ({ ...entry, requestId }))
+        return admin.listAudit(actor, of, query)
       },
-      key: entry => String(entry.id),
     }),
   ]
-}
-
-function idOf(text: string): number | undefined {
-  return /^\d{1,15}$/.test(text) ? Number(text) : undefined
 }

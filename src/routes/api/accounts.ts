@@ -22,8 +22,7 @@ export function accountEndpoints(admin: Administration): Endpoint[] {
       path: '/users',
       summary: 'Users by name',
       item: schemas.Principal,
-      page: ({ actor, query }, limit) => admin.listUsers(actor, query.last, limit),
-      key: user => user.name,
+      page: ({ actor, query }) => admin.listUsers(actor, query),
     }),
     endpoint({
       method: 'patch',
@@ -61,8 +60,7 @@ export function accountEndpoints(admin: Administration): Endpoint[] {
       path: '/groups',
       summary: 'Groups by name',
       item: z.object({ name: z.string(), createdAt: schemas.Time }),
-      page: ({ actor, query }, limit) => admin.listGroups(actor, query.last, limit),
-      key: group => group.name,
+      page: ({ actor, query }) => admin.listGroups(actor, query),
     }),
     endpoint({
       method: 'delete',
@@ -74,8 +72,7 @@ export function accountEndpoints(admin: Administration): Endpoint[] {
       path: '/groups/:name/members',
       summary: 'Members of a group by name',
       item: z.object({ name: z.string(), kind: z.string() }),
-      page: ({ actor, query, param }, limit) => admin.listGroupMembers(actor, param('name'), query.last, limit),
-      key: member => member.name,
+      page: ({ actor, query, param }) => admin.listGroupMembers(actor, param('name'), query),
     }),
     endpoint({
       method: 'put',

@@ -2,6 +2,7 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { z } from 'zod'
 import type { Actor } from '../../access/actor.ts'
+import type { Page } from '../../access/page.ts'
 import { RegistryError } from '../../oci/errors.ts'
 import { nextLink } from '../../oci/pagination.ts'
 import { empty, json, paramOf, readBody } from '../params.ts'
@@ -63,30 +64,24 @@ export const pageQuery = z.strictObject({
 })
 
 /** A list endpoint: answers one page under `items`, and a Link to the next where there is one (RFC 8288). */
-export function listEndpoint<Q extends typeof pageQuery, T extends object>(declared: {
+export function listEndpoint<Q extends typeof pageQuery>(declared: {
   readonly path: string
   readonly summary: string
   readonly query?: Q
   readonly item: z.ZodType
-  readonly page: (call: Call<z.output<Q>, unknown>, limit: number) => Promise<readonly T[]>
-  /** The value of `last` for the page after an entry. */
-  readonly key: (item: T) => string
+  readonly page: (call: Call<z.output<Q>, unknown>) => Promise<Page<object>>
 }): Endpoint {
-  const list = endpoint({
+  return endpoint({
     method: 'get',
     path: declared.path,
     summary: declared.summary,
     query: declared.query ?? pageQuery,
-    answer: z.object({ items: z.array(declared.item), next: z.string().optional() }),
-    async handle(call) {
-      const { limit } = call.query as z.output<typeof pageQuery>
-      const found = await declared.page(call as Call<z.output<Q>, unknown>, limit + 1)
-      const items = found.slice(0, limit)
-      const end = items.at(-1)
-      return found.length > limit && end !== undefined ? { items, next: declared.key(end) } : { items }
-    },
+    answer: z.object({
+      items: z.array(declared.item),
+      next: z.string().optional().describe('What `last` is for the next page, where there is one'),
+    }),
+    handle: call => declared.page(call as Call<z.output<Q>, unknown>),
   })
-  return list
 }
 
 /** Routes the endpoints; `identify` says who calls. */
@@ -128,7 +123,11 @@ function parse(schema: z.ZodObject, input: unknown, where: string): unknown {
 }
 
 async function readJson(ctx: Context): Promise<unknown> {
-  const text = (await readBody(ctx, MAX_BODY_BYTES, 'a request')).toString('utf8')
+  // A page of another site can make a browser that knows the password send a form or plain text, but not this type.
+  if (ctx.is('application/json') === false) {
+    throw new RegistryError('INVALID', { status: 415, message: 'send JSON, with Content-Type: application/json' })
+  }
+  const text = (await readBody(ctx, MAX_BODY_BYTES, 'a request', 'INVALID')).toString('utf8')
   try {
     return text === '' ? {} : JSON.parse(text)
   } catch {

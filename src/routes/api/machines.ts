@@ -38,8 +38,7 @@ export function machineEndpoints(admin: Administration): Endpoint[] {
       path: '/robots',
       summary: 'Robots by name',
       item: schemas.Principal,
-      page: ({ actor, query }, limit) => admin.listRobots(actor, query.last, limit),
-      key: robot => robot.name,
+      page: ({ actor, query }) => admin.listRobots(actor, query),
     }),
     endpoint({
       method: 'post',
@@ -55,7 +54,9 @@ export function machineEndpoints(admin: Administration): Endpoint[] {
       method: 'patch',
       path: '/robots/:name',
       summary: 'Disable or enable a robot, or set when it ends (null: never)',
-      body: z.strictObject({ disabled: z.boolean().optional(), expiresAt: schemas.Time.nullable().optional() }),
+      body: z
+        .strictObject({ disabled: z.boolean().optional(), expiresAt: schemas.Time.nullable().optional() })
+        .refine(change => Object.keys(change).length > 0, 'say what to change'),
       handle: ({ actor, body, param }) => {
         const { disabled, expiresAt } = body
         return admin.changeRobot(actor, {
@@ -98,8 +99,7 @@ export function machineEndpoints(admin: Administration): Endpoint[] {
       summary: 'Personal access tokens by name',
       query: z.strictObject({ ...pageQuery.shape, ...ofUser.shape }),
       item: schemas.Token,
-      page: ({ actor, query }, limit) => admin.listTokens(actor, query.user, query.last, limit),
-      key: token => token.name,
+      page: ({ actor, query }) => admin.listTokens(actor, query.user, query),
     }),
     endpoint({
       method: 'post',
@@ -130,8 +130,16 @@ export function machineEndpoints(admin: Administration): Endpoint[] {
       path: '/trust-rules',
       summary: 'Trust rules by name',
       item: schemas.TrustRule,
-      page: ({ actor, query }, limit) => admin.listTrustRules(actor, query.last, limit),
-      key: rule => rule.name,
+      page: ({ actor, query }) => admin.listTrustRules(actor, query),
+    }),
+    endpoint({
+      method: 'post',
+      path: '/trust-tests',
+      summary:
+        'What the rules of an issuer make of the claims of an identity token; its signature and times are not looked at',
+      body: z.strictObject({ claims: z.record(z.string(), z.unknown()) }),
+      answer: z.object({ items: z.array(schemas.TrustExplanation) }),
+      handle: async ({ actor, body }) => ({ items: await admin.testTrust(actor, body.claims) }),
     }),
     endpoint({
       method: 'delete',

@@ -31,15 +31,23 @@ export function administrationRoutes(
   apiRoutes(router, endpoints, identify)
 }
 
+/** What every 401 must say: RFC 9110 section 15.5.2. */
+const CHALLENGE = { 'WWW-Authenticate': 'Basic realm="berth", charset="UTF-8"' }
+
 /** Who calls the API over HTTP: by password, or by a token in its place or as bearer. */
 export function identifyBy(authority: Authority): (ctx: Context) => Promise<Actor> {
   return async ctx => {
     const source = sourceOf(ctx)
     const shown = parseAuthorization(ctx.get('Authorization'))
     const credentials = shown.kind === 'bearer' ? ({ kind: 'basic', name: '', password: shown.token } as const) : shown
-    const { identity } = await authority.login(credentials, source)
-    if (identity.kind !== 'anonymous') return { identity, source }
-    throw new RegistryError('UNAUTHORIZED', { headers: { 'WWW-Authenticate': 'Basic realm="berth", charset="UTF-8"' } })
+    try {
+      const { identity } = await authority.login(credentials, source)
+      if (identity.kind !== 'anonymous') return { identity, source }
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') throw error
+      throw new RegistryError('UNAUTHORIZED', { message: error.message, headers: CHALLENGE, cause: error })
+    }
+    throw new RegistryError('UNAUTHORIZED', { headers: CHALLENGE })
   }
 }
 

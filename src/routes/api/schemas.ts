@@ -85,6 +85,19 @@ export const TrustRule = z.strictObject({
   sessionSeconds: z.int().min(60).max(86_400).default(3_600).describe('How long a job may go on with its login'),
 })
 
+export const TrustExplanation = z.object({
+  rule: z.string(),
+  matches: z.boolean(),
+  checks: z.array(
+    z.object({
+      claim: z.string(),
+      expected: z.string(),
+      actual: z.string().optional().describe('Absent where the token does not say it'),
+      matches: z.boolean(),
+    }),
+  ),
+})
+
 export const Key = z.object({
   kid: z.string(),
   state: z.enum(['next', 'signing', 'retiring']),
@@ -95,7 +108,7 @@ export const Key = z.object({
 export const Decision = z.object({
   allowed: z.boolean(),
   reason: z.string(),
-  grant: z.object({ id: z.int(), pattern: Pattern, actions: Actions, subject: z.string() }).optional(),
+  grant: z.object({ id: z.int(), subject: Subject, pattern: Pattern, actions: Actions }).optional(),
 })
 
 export const AuditEntry = z.object({

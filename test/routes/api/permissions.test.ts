@@ -1,0 +1,218 @@
+import assert from 'node:assert/strict'
+import { after, before, suite, test } from 'node:test'
+import { type AccessServer, PASSWORD, basic, fetchToken, startAccessServer } from '../../support/access.ts'
+import { ENDPOINTS, callApi } from '../../support/api.ts'
+
+/** Who calls: each is refused what the next may. `narrow` and `scoped` are tokens of the administrator. */
+const ACTORS = ['plain', 'team', 'robot', 'scoped', 'narrow', 'root', 'token'] as const
+type ActorName = (typeof ACTORS)[number]
+type Statuses = readonly [number, number, number, number, number, number, number]
+
+const REGISTRY_ONLY = (status: number): Statuses => [403, 403, 403, 403, 403, status, status]
+const TEAM_TOO = (status: number): Statuses => [403, status, status, status, 403, status, status]
+const HIDDEN_FROM_TEAM = (status: number): Statuses => [403, 404, 404, 404, 403, status, status]
+
+interface Row {
+  /** Method and path of the endpoint, as declared. */
+  readonly endpoint: string
+  readonly path?: string
+  readonly body?: (actor: ActorName) => object
+  /** In the order of {@link ACTORS}. */
+  readonly statuses: Statuses
+}
+
+const pull = (pattern: string): object[] => [{ pattern, actions: ['pull'] }]
+const trustRule = (name: string, pattern: string): object => ({
+  name,
+  issuer: 'https://issuer.example',
+  audience: 'registry.example',
+  claims: { sub: 'job' },
+  grants: pull(pattern),
+})
+
+// What succeeds changes nothing that another row looks at: names that do not exist, or one for each actor.
+const ROWS: readonly Row[] = [
+  { endpoint: 'post /users', body: () => ({ name: 'NO NAME' }), statuses: REGISTRY_ONLY(400) },
+  { endpoint: 'get /users', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'patch /users/:name', body: () => ({ disabled: false }), statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'put /users/:name/password', body: () => ({ password: PASSWORD }), statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'delete /users/:name', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'post /groups', body: () => ({ name: 'NO NAME' }), statuses: REGISTRY_ONLY(400) },
+  { endpoint: 'get /groups', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'delete /groups/:name', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'get /groups/:name/members', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'put /groups/:name/members/:member', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'delete /groups/:name/members/:member', statuses: REGISTRY_ONLY(404) },
+  {
+    endpoint: 'post /robots',
+    body: actor => ({ name: `inside-${actor}`, grants: pull('team-a/web') }),
+    statuses: TEAM_TOO(201),
+  },
+  {
+    endpoint: 'post /robots',
+    body: actor => ({ name: `both-${actor}`, grants: [...pull('team-a/web'), ...pull('team-b/web')] }),
+    statuses: REGISTRY_ONLY(201),
+  },
+  { endpoint: 'post /robots', body: actor => ({ name: `bare-${actor}`, grants: [] }), statuses: REGISTRY_ONLY(201) },
+  { endpoint: 'get /robots', statuses: TEAM_TOO(200) },
+  { endpoint: 'post /robots/:name/secrets', path: '/robots/inside/secrets', body: () => ({}), statuses: TEAM_TOO(201) },
+  {
+    endpoint: 'post /robots/:name/secrets',
+    path: '/robots/outside/secrets',
+    body: () => ({}),
+    statuses: HIDDEN_FROM_TEAM(201),
+  },
+  {
+    endpoint: 'patch /robots/:name',
+    path: '/robots/inside',
+    body: () => ({ disabled: false }),
+    statuses: TEAM_TOO(204),
+  },
+  {
+    endpoint: 'patch /robots/:name',
+    path: '/robots/outside',
+    body: () => ({ disabled: false }),
+    statuses: HIDDEN_FROM_TEAM(204),
+  },
+  { endpoint: 'delete /robots/:name', statuses: TEAM_TOO(404) },
+  {
+    endpoint: 'post /tokens',
+    body: actor => ({ name: `of-${actor}` }),
+    statuses: [201, 201, 404, 403, 403, 201, 201],
+  },
+  {
+    endpoint: 'post /tokens',
+    body: actor => ({ name: `for-admin-${actor}`, user: 'admin' }),
+    statuses: REGISTRY_ONLY(201),
+  },
+  { endpoint: 'get /tokens', statuses: [200, 200, 404, 403, 403, 200, 200] },
+  { endpoint: 'get /tokens', path: '/tokens?user=admin', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'post /tokens/:name/secrets', body: () => ({}), statuses: [404, 404, 404, 403, 403, 404, 404] },
+  { endpoint: 'delete /tokens/:name', statuses: [404, 404, 404, 403, 403, 404, 404] },
+  {
+    endpoint: 'post /trust-rules',
+    body: actor => trustRule(`inside-${actor}`, 'team-a/web'),
+    statuses: TEAM_TOO(201),
+  },
+  {
+    endpoint: 'post /trust-rules',
+    body: actor => trustRule(`outside-${actor}`, '**'),
+    statuses: REGISTRY_ONLY(201),
+  },
+  { endpoint: 'get /trust-rules', statuses: TEAM_TOO(200) },
+  {
+    endpoint: 'post /trust-tests',
+    body: () => ({ claims: { iss: 'https://issuer.example' } }),
+    statuses: TEAM_TOO(200),
+  },
+  { endpoint: 'delete /trust-rules/:name', statuses: TEAM_TOO(404) },
+  {
+    endpoint: 'delete /trust-rules/:name',
+    path: '/trust-rules/outside',
+    statuses: [403, 404, 404, 404, 403, 204, 404],
+  },
+  {
+    endpoint: 'post /grants',
+    body: () => ({ subject: { kind: 'authenticated' }, pattern: 'team-a/shared', actions: ['pull'] }),
+    statuses: TEAM_TOO(201),
+  },
+  {
+    endpoint: 'post /grants',
+    body: () => ({ subject: { kind: 'principal', name: 'team' }, pattern: 'team-*/**', actions: ['pull'] }),
+    statuses: REGISTRY_ONLY(201),
+  },
+  { endpoint: 'get /grants', statuses: TEAM_TOO(200) },
+  { endpoint: 'delete /grants/:id', path: '/grants/999999', statuses: TEAM_TOO(404) },
+  {
+    endpoint: 'get /explain',
+    path: '/explain?principal=plain&action=pull&repository=team-a/web',
+    statuses: [200, 200, 200, 200, 403, 200, 200],
+  },
+  {
+    endpoint: 'get /explain',
+    path: '/explain?principal=plain&action=pull&repository=team-b/web',
+    statuses: [200, 403, 403, 403, 403, 200, 200],
+  },
+  { endpoint: 'get /explain', path: '/explain?action=pull&repository=team-b/web', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'get /keys', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'post /keys/rotation', body: () => ({}), statuses: REGISTRY_ONLY(204) },
+  { endpoint: 'get /audit', statuses: REGISTRY_ONLY(200) },
+]
+
+const methodOf = (row: Row): string => (row.endpoint.split(' ')[0] ?? '').toUpperCase()
+const pathOf = (row: Row): string =>
+  row.path ?? (row.endpoint.split(' ')[1] ?? '').replaceAll(/:[a-z]+/g, 'nobody-of-this-name')
+
+void suite('who may administer what (NIST SP 800-53 AC-6, least privilege)', () => {
+  let server: AccessServer
+  const credentials = new Map<ActorName, string>()
+
+  before(async () => {
+    server = await startAccessServer()
+    const { administer } = server
+    for (const name of ['plain', 'team']) await administer('POST', '/users', { name, password: PASSWORD })
+    const teamA = [{ pattern: 'team-a/**', actions: ['admin'] }]
+    const secretOf = async (path: string, body: object): Promise<string> =>
+      String((await administer('POST', path, body))['secret'])
+    await administer('POST', '/grants', { subject: { kind: 'principal', name: 'team' }, ...teamA[0] })
+    await secretOf('/robots', { name: 'inside', grants: pull('team-a/web') })
+    await secretOf('/robots', { name: 'outside', grants: [...pull('team-a/web'), ...pull('team-b/web')] })
+    await administer('POST', '/trust-rules', trustRule('outside', 'team-b/web'))
+    const token = async (name: string, scopes?: object): Promise<string> =>
+      `Bearer ${await secretOf('/tokens', { user: 'admin', name, ...(scopes === undefined ? {} : { scopes }) })}`
+    credentials.set('plain', basic('plain', PASSWORD))
+    credentials.set('team', basic('team', PASSWORD))
+    credentials.set('robot', `Bearer ${await secretOf('/robots', { name: 'team', grants: teamA })}`)
+    credentials.set('scoped', await token('scoped', teamA))
+    credentials.set('narrow', await token('narrow', pull('**')))
+    credentials.set('root', basic('admin', PASSWORD))
+    credentials.set('token', await token('wide'))
+  })
+  after(() => server.stop())
+
+  test('the table names every endpoint', () => {
+    assert.deepEqual(
+      [...new Set(ROWS.map(({ endpoint }) => endpoint))].toSorted(),
+      ENDPOINTS.map(({ method, path }) => `${method} ${path}`).toSorted(),
+    )
+  })
+
+  for (const row of ROWS) {
+    const expected = ACTORS.map((actor, index) => `${actor} ${row.statuses[index]}`).join(', ')
+    test(`${methodOf(row)} ${pathOf(row)}: ${expected}`, async () => {
+      const found: number[] = []
+      for (const actor of ACTORS) {
+        const answer = await callApi(server.url, credentials.get(actor), methodOf(row), pathOf(row), row.body?.(actor))
+        found.push(answer.status)
+        const declared = ENDPOINTS.find(({ method, path }) => `${method} ${path}` === row.endpoint)
+        // Every answer is what the OpenAPI document says, with nothing beside it.
+        if (answer.status < 300) assert.deepEqual(declared?.answer?.parse(answer.body), answer.body)
+      }
+      assert.deepEqual(found, [...row.statuses])
+    })
+  }
+
+  test('nobody is anybody without credentials that the API takes, and is told which (RFC 9110 section 15.5.2)', async () => {
+    const accessToken = await fetchToken(server.url, ['registry:catalog:*'], basic('admin', PASSWORD))
+    const wrong = {
+      'nothing shown': undefined,
+      'a wrong password': basic('admin', `${PASSWORD}!`),
+      'an access token of the registry, which is for another audience': `Bearer ${accessToken}`,
+      'another scheme': 'Digest username="admin"',
+    }
+    for (const [what, authorization] of Object.entries(wrong)) {
+      // Wrong guesses are limited, so only nothing at all is shown to every endpoint.
+      for (const row of authorization === undefined ? ROWS : ROWS.slice(0, 1)) {
+        const { status, headers } = await callApi(
+          server.url,
+          authorization,
+          methodOf(row),
+          pathOf(row),
+          row.body?.('plain'),
+        )
+        assert.equal(status, 401, `${what}: ${row.endpoint}`)
+        assert.match(headers.get('www-authenticate') ?? '', /^Basic realm="berth"/, what)
+      }
+    }
+  })
+})
