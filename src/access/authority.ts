@@ -94,8 +94,8 @@ export class RowAuthority implements Authority {
     const { identity } = proven
     const { principalId, epoch } = identity
     if (principalId !== undefined && epoch !== undefined) {
-      // What was remembered of the password must not outlive a revocation.
-      if (!(await states.isCurrent(principalId, epoch))) {
+      // It may have been disabled between the look at its row and now.
+      if (!(await states.isCurrentNow(principalId, epoch))) {
         const detail = { reason: 'changed or disabled a moment ago' }
         audit.add({ kind: 'login', outcome: 'refused', ...actor(identity), ...where(source), detail })
         throw new RegistryError('UNAUTHORIZED', { message: `${identity.name} was changed or disabled a moment ago` })

@@ -25,6 +25,12 @@ export class PrincipalStates {
     this.#maxAgeMs = maxAgeMs
   }
 
+  /** The same by the row as it is now, for who was just read from it: a remembered state may be older than that. */
+  async isCurrentNow(principalId: number, epoch: number): Promise<boolean> {
+    if (this.#states.get(principalId)?.epoch !== epoch) this.forget(principalId)
+    return await this.isCurrent(principalId, epoch)
+  }
+
   /** Whether the principal is active and of that epoch. */
   async isCurrent(principalId: number, epoch: number): Promise<boolean> {
     let state = this.#states.get(principalId)
