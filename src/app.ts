@@ -89,9 +89,6 @@ function assemble(
   app.on('error', error => {
     if (!isAbort(error)) options.onError(error)
   })
-  app.on('error', error => {
-    if (!isAbort(error)) options.onError(error)
-  })
   for (const middleware of more.before) app.use(middleware)
   app.use(requestLog(options.observe))
   app.use(errors)
