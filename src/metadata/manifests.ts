@@ -264,19 +264,33 @@ export interface ReferrerRow {
   readonly annotations: Readonly<Record<string, string>> | null
 }
 
-/** Visible manifests whose subject is that digest, by digest after `last`; `artifactTypes` empty means all. */
+/**
+ * Visible manifests whose subject is that digest, by digest after `last`; `artifactTypes` empty means all. Ends at
+ * `limit` rows, or with the manifest with which the bytes of those before it reach `bytes`: annotations can be most of a
+ * manifest, and what anybody pushed must fit in memory.
+ */
 export async function listReferrers(
   db: Queryable,
   repository: RepositoryName,
   subject: Digest,
-  page: { readonly artifactTypes: readonly string[]; readonly last: string; readonly limit: number },
+  page: {
+    readonly artifactTypes: readonly string[]
+    readonly last: string
+    readonly limit: number
+    readonly bytes: number
+  },
 ): Promise<readonly ReferrerRow[]> {
   return await db.query<ReferrerRow>(
-    `select m.digest, m.media_type, m.artifact_type, m.size, m.annotations
-       from repository r join manifest m on m.repository_id = r.id
-      where r.name = $1 and r.deleted_at is null and m.subject_digest = $2 and m.deleted_at is null
-        and m.digest > $3 and (cardinality($4::text[]) = 0 or m.artifact_type = any($4::text[]))
-      order by m.digest limit $5`,
-    [repository, subject, page.last, page.artifactTypes, page.limit],
+    `with page as (
+       select id, sum(size) over (order by digest) - size as before from (
+         select m.id, m.digest, m.size
+           from repository r join manifest m on m.repository_id = r.id
+          where r.name = $1 and r.deleted_at is null and m.subject_digest = $2 and m.deleted_at is null
+            and m.digest > $3 and (cardinality($4::text[]) = 0 or m.artifact_type = any($4::text[]))
+          order by m.digest limit $5) f)
+     select m.digest, m.media_type, m.artifact_type, m.size, m.annotations
+       from page p join manifest m on m.id = p.id
+      where p.before < $6 order by m.digest`,
+    [repository, subject, page.last, page.artifactTypes, page.limit, page.bytes],
   )
 }

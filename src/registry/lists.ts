@@ -56,7 +56,9 @@ export interface Referrer {
   readonly annotations?: Readonly<Record<string, string>>
 }
 
+/** What one statement reads at most: manifests, and about as many bytes of them. */
 const REFERRERS_READ = 500
+const REFERRERS_READ_BYTES = 4 * 1024 * 1024
 /** Clients refuse to read more than 4 MiB of an index and some never follow a Link, so a page is as large as is safe. */
 export const REFERRERS_PAGE_BYTES = 3_500_000
 
@@ -85,10 +87,11 @@ export async function listReferrers(
       artifactTypes: ask.artifactTypes,
       last,
       limit: REFERRERS_READ,
+      bytes: REFERRERS_READ_BYTES,
     })
     for (const row of rows) {
       const referrer = presentReferrer(row)
-      bytes += JSON.stringify(referrer).length
+      bytes += Buffer.byteLength(JSON.stringify(referrer))
       const full = items.length > 0 && bytes > REFERRERS_PAGE_BYTES
       if (full || (ask.limit !== undefined && items.length >= ask.limit)) {
         return ask.limit === 0 ? { items } : { items, next: last }
@@ -96,7 +99,8 @@ export async function listReferrers(
       items.push(referrer)
       last = row.digest
     }
-    if (rows.length < REFERRERS_READ) return { items }
+    const read = rows.reduce((sum, row) => sum + row.size, 0)
+    if (rows.length < REFERRERS_READ && read < REFERRERS_READ_BYTES) return { items }
   }
 }
 
