@@ -6,6 +6,7 @@ import type { Database } from '../metadata/database.ts'
 import { findPrincipals } from '../metadata/principals.ts'
 import { takeJti, type TrustRuleRow, trustRulesOf } from '../metadata/trust-rules.ts'
 import { RegistryError } from '../oci/errors.ts'
+import { isStorable } from '../oci/text.ts'
 import type { Authenticator, Verdict } from './authenticator.ts'
 import { IssuerFault } from './issuer-fetch.ts'
 import type { IssuerKeys } from './issuer-keys.ts'
@@ -38,7 +39,7 @@ export function ciAuthenticator(db: Database, keys: IssuerKeys, now: () => numbe
     name: 'ci',
     async check({ password }) {
       const issuer = readToken(password)?.claims['iss']
-      if (typeof issuer !== 'string') return undefined
+      if (typeof issuer !== 'string' || !isStorable(issuer)) return undefined
       const rules = await trustRulesOf(db, issuer)
       if (rules.length === 0) return undefined
       const claims = await verified(password, issuer, keys, now())

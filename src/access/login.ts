@@ -3,6 +3,7 @@ import { SharedChecks } from '../auth/login-memory.ts'
 import { hashSecret } from '../auth/secrets.ts'
 import { readToken } from '../auth/tokens.ts'
 import { RegistryError } from '../oci/errors.ts'
+import { isStorable } from '../oci/text.ts'
 import type { AuditTrail } from './audit-trail.ts'
 import type { Authenticator, Shown, Verdict } from './authenticator.ts'
 
@@ -42,7 +43,7 @@ export class Login {
    * @throws RegistryError UNAUTHORIZED with a reason a person understands; TOOMANYREQUESTS with `Retry-After`.
    */
   async prove(shown: Shown, source: RequestSource): Promise<Proven> {
-    if (shown.name.length > MAX_NAME_LENGTH) throw wrong()
+    if (shown.name.length > MAX_NAME_LENGTH || !isStorable(shown.name)) throw wrong()
     const remembered = await this.#recall(shown)
     if (remembered !== undefined) return remembered
     const check = async (): Promise<Verdict> => {

@@ -9,6 +9,7 @@ import {
   isIndexMediaType,
   isManifestMediaType,
 } from './media-types.ts'
+import { isStorable } from './text.ts'
 
 /** image-spec, "Content Descriptors". `size` in bytes. */
 export interface Descriptor {
@@ -170,10 +171,8 @@ function stringMap(value: unknown, path: string): Readonly<Record<string, string
   return Object.fromEntries(entries) as Record<string, string>
 }
 
-/** Refuses what Postgres cannot hold: NUL, and half a surrogate pair, which is no Unicode (RFC 7493 section 2.1). */
 function checkText(text: string, path: string): void {
-  if (text.includes('\0')) throw invalid(`${path} must not contain NUL`)
-  if (!text.isWellFormed()) throw invalid(`${path} must not contain half a surrogate pair`)
+  if (!isStorable(text)) throw invalid(`${path} must not contain NUL or half a surrogate pair`)
 }
 
 function distinct(entries: readonly Descriptor[]): Digest[] {

@@ -4,6 +4,7 @@ import type { Authority } from '../auth/authority.ts'
 import { parseDigest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { nextLink, parsePage } from '../oci/pagination.ts'
+import { isStorable } from '../oci/text.ts'
 import type { Gate } from '../middleware/gate.ts'
 import type { Registry } from '../registry/registry.ts'
 import { callerOf, json, nameOf, paramOf, queryValues, visibleTo } from './params.ts'
@@ -41,7 +42,7 @@ export function listRoutes(
     const artifactTypes = queryValues(ctx, 'artifactType')
       .filter(type => type !== '')
       .map(type => type.replaceAll(' ', '+'))
-    if (artifactTypes.some(type => type.includes('\0'))) {
+    if (!artifactTypes.every(isStorable)) {
       throw new RegistryError('UNSUPPORTED', { status: 400, message: 'an artifactType must not contain NUL' })
     }
     const { n, last = '' } = parsePage(ctx.query, CATALOG_MAX)

@@ -5,6 +5,7 @@ import type { Actor } from '../../access/actor.ts'
 import type { Page } from '../../access/page.ts'
 import { RegistryError } from '../../oci/errors.ts'
 import { nextLink } from '../../oci/pagination.ts'
+import { isStorable } from '../../oci/text.ts'
 import { empty, json, paramOf, readBody } from '../params.ts'
 
 export const API_PREFIX = '/api/v1'
@@ -95,7 +96,7 @@ export function apiRoutes(
       const actor = await identify(ctx)
       const query = parse(declared.query, ctx.query, 'query')
       const body = declared.body === undefined ? undefined : parse(declared.body, await readJson(ctx), 'body')
-      const answer = await declared.handle({ actor, query, body, param: name => paramOf(ctx, name) })
+      const answer = await declared.handle({ actor, query, body, param: name => checked(paramOf(ctx, name), name) })
       ctx.set('Cache-Control', 'no-store')
       if (declared.answer === undefined) {
         empty(ctx, declared.status)
@@ -117,9 +118,20 @@ function linkNext(ctx: Context, answer: unknown): void {
 
 function parse(schema: z.ZodObject, input: unknown, where: string): unknown {
   const result = schema.safeParse(input)
-  if (result.success) return result.data
+  if (result.success) return checked(result.data, where)
   const faults = result.error.issues.map(issue => `${[where, ...issue.path].join('.')}: ${issue.message}`)
   throw new RegistryError('INVALID', { message: faults.slice(0, 20).join('; ').slice(0, 2_000) })
+}
+
+/** The input itself. @throws RegistryError INVALID for text in it that the index cannot hold. */
+function checked<T>(input: T, where: string): T {
+  if (typeof input === 'string' && !isStorable(input)) {
+    throw new RegistryError('INVALID', { message: `${where}: must not contain NUL or half a surrogate pair` })
+  }
+  if (typeof input === 'object' && input !== null) {
+    for (const [key, value] of Object.entries(input)) checked(value, `${where}.${checked(key, where)}`)
+  }
+  return input
 }
 
 async function readJson(ctx: Context): Promise<unknown> {
