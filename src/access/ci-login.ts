@@ -6,7 +6,7 @@ import type { Database } from '../metadata/database.ts'
 import { findPrincipals } from '../metadata/principals.ts'
 import { takeJti, type TrustRuleRow, trustRulesOf } from '../metadata/trust-rules.ts'
 import { RegistryError } from '../oci/errors.ts'
-import { isStorable } from '../oci/text.ts'
+import { isStorable, storable } from '../oci/text.ts'
 import type { Authenticator, Verdict } from './authenticator.ts'
 import { IssuerFault } from './issuer-fetch.ts'
 import type { IssuerKeys } from './issuer-keys.ts'
@@ -125,7 +125,7 @@ function provenanceOf(claims: Readonly<Record<string, unknown>>): Provenance {
   const entries = PROVENANCE.flatMap(([claim, name]) => {
     const value = claims[claim]
     const isPlain = typeof value === 'string' || typeof value === 'number'
-    return isPlain ? [[name, String(value).slice(0, MAX_PROVENANCE_LENGTH)] as const] : []
+    return isPlain ? [[name, storable(String(value).slice(0, MAX_PROVENANCE_LENGTH))] as const] : []
   })
   return Object.fromEntries(entries)
 }

@@ -1,3 +1,4 @@
+import { storable } from '../oci/text.ts'
 import type { Queryable, Transaction } from './database.ts'
 
 /** One thing that was done or refused. */
@@ -35,9 +36,14 @@ export async function insertAudit(tx: Transaction, entries: readonly NewAudit[])
       entries.map(entry => entry.actor),
       entries.map(entry => entry.client ?? null),
       entries.map(entry => entry.requestId ?? null),
-      entries.map(entry => JSON.stringify(entry.detail)),
+      entries.map(entry => jsonOf(entry.detail)),
     ],
   )
+}
+
+/** What was refused can hold any text, and one entry that cannot be written must not keep the others from it. */
+function jsonOf(detail: object): string {
+  return JSON.stringify(detail, (_key, value: unknown) => (typeof value === 'string' ? storable(value) : value))
 }
 
 /** Entries before `beforeId` (all, where undefined), newest first; of one actor or kind where named. */

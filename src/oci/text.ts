@@ -2,3 +2,8 @@
 export function isStorable(text: string): boolean {
   return !text.includes('\0') && text.isWellFormed()
 }
+
+/** A text as the index can hold it: what it cannot becomes U+FFFD. For records, which must not be refused. */
+export function storable(text: string): string {
+  return text.toWellFormed().replaceAll('\0', '\uFFFD')
+}

@@ -73,6 +73,13 @@ test('a GitHub job logs in with its identity token and is known by where it come
   }
 })
 
+test('what is kept of where a job comes from can be stored, also where it is cut (RFC 7493 section 2.1)', async () => {
+  const verdict = await present(issuer.sign({ ...GITHUB, ref: `${'r'.repeat(499)}😀`, actor: 'a\0b' }))
+  assert.ok(verdict !== undefined && 'identity' in verdict, reasonOf(verdict))
+  const { ref, actor } = verdict.identity.provenance ?? {}
+  assert.deepEqual([ref, actor], [`${'r'.repeat(499)}\ufffd`, 'a\ufffdb'])
+})
+
 test('a job that a rule does not mean is refused with what its token says', async () => {
   const rows: readonly (readonly [object, RegExp])[] = [
     [{ repository_id: '75' }, /repository_id is "75"/],
