@@ -187,21 +187,21 @@ function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
   const orphans: Job = {
     name: 'reconcile',
     everyMs: reconcileMs,
-    run: () => reconcile(db, store, uploadExpiryMs + trashGraceMs),
+    run: signal => reconcile(db, store, uploadExpiryMs + trashGraceMs, signal),
   }
   return [
     ...(reconcileMs === 0 ? [] : [orphans]),
-    { name: 'expire uploads', everyMs: MINUTE_MS, run: () => expireUploads(db) },
+    { name: 'expire uploads', everyMs: MINUTE_MS, run: signal => expireUploads(db, signal) },
     {
       name: 'collect',
       everyMs: MINUTE_MS,
       run: signal => sweep(db, sweepOptions(config), () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
     },
-    { name: 'purge trash', everyMs: MINUTE_MS, run: () => purgeTrash(db, store) },
+    { name: 'purge trash', everyMs: MINUTE_MS, run: signal => purgeTrash(db, store, signal) },
     {
       name: 'prune events',
       everyMs: 10 * MINUTE_MS,
-      run: () => pruneEvents(db, config.registry.eventRetentionMs),
+      run: signal => pruneEvents(db, config.registry.eventRetentionMs, signal),
     },
   ]
 }

@@ -5,10 +5,14 @@ const BATCH = 100
 /** A writer that lost its lease stops well within this. */
 const GRACE_MS = 60_000
 
-/** Ends upload sessions nobody came back to; their bytes go to the trash. Answers how many. */
-export async function expireUploads(db: Database): Promise<number> {
+/**
+ * Ends upload sessions nobody came back to; their bytes go to the trash. Answers how many. Ends between batches, by an
+ * error, when `signal` fires.
+ */
+export async function expireUploads(db: Database, signal?: AbortSignal): Promise<number> {
   let expired = 0
   for (;;) {
+    signal?.throwIfAborted()
     const batch = await db.transaction(tx => discardExpiredUploads(tx, BATCH, GRACE_MS))
     expired += batch
     if (batch < BATCH) return expired

@@ -3,10 +3,11 @@ import { pruneEvents as pruneBatch } from '../metadata/events.ts'
 
 const BATCH = 1000
 
-/** Removes events older than `retentionMs` in batches. Answers how many. */
-export async function pruneEvents(db: Database, retentionMs: number): Promise<number> {
+/** Removes events older than `retentionMs` in batches. Answers how many. Ends between batches when `signal` fires. */
+export async function pruneEvents(db: Database, retentionMs: number, signal?: AbortSignal): Promise<number> {
   let pruned = 0
   for (;;) {
+    signal?.throwIfAborted()
     const batch = await db.transaction(tx => pruneBatch(tx, retentionMs, BATCH))
     pruned += batch
     if (batch < BATCH) return pruned

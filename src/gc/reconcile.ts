@@ -8,13 +8,19 @@ const BATCH = 500
  * Removes what lies in the store, is older than `olderThanMs` and is named by no row: what a process left that died
  * between the store and the index, or a request that arrived after its content had ended. `olderThanMs` must exceed
  * the life of any upload, and anything an index that is restored from a backup may still want. Lists the whole store:
- * rarely, and never for a request. Answers how many things went.
+ * rarely, and never for a request. Answers how many things went. Ends early, by an error, when `signal` fires.
  */
-export async function reconcile(db: Database, store: BlobStore, olderThanMs: number): Promise<number> {
+export async function reconcile(
+  db: Database,
+  store: BlobStore,
+  olderThanMs: number,
+  signal?: AbortSignal,
+): Promise<number> {
   const before = Date.now() - olderThanMs
   let removed = 0
   let batch: StoredItem[] = []
   for await (const item of store.list()) {
+    signal?.throwIfAborted()
     if (item.modified.getTime() >= before) continue
     batch.push(item)
     if (batch.length < BATCH) continue
