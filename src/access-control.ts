@@ -84,14 +84,21 @@ export function accessRoutes(config: Config, access: OpenAccess, administration:
   }
 }
 
-/** Serves `handle` on the administrator's socket. */
+/** Serves `handle` on the administrator's socket. Where there can be none, the registry runs all the same. */
 export async function serveLocally(
   config: Config,
   handle: Parameters<typeof createServer>[1],
+  log: Log,
   opened: AsyncDisposableStack,
 ): Promise<void> {
   const server = createServer(handle)
-  await listenLocally(server, config.data.dir)
+  try {
+    await listenLocally(server, config.data.dir)
+  } catch (err) {
+    // Some network and desktop file systems know no sockets.
+    log.warn({ err }, 'the berth command works only with --server: the data directory can hold no socket')
+    return
+  }
   opened.defer(async () => {
     const { promise, resolve } = Promise.withResolvers<void>()
     server.close(() => resolve())

@@ -71,7 +71,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     }
     const onError = (error: unknown): void => log.warn({ err: error }, 'error outside a request')
     const local = createLocalApp({ administration, version: VERSION, observe, onError }).callback()
-    await serveLocally(config, (req, res) => void local(req, res), opened)
+    await serveLocally(config, (req, res) => void local(req, res), log, opened)
     const app = createApp({
       registry: openRegistry(config, db, store, presigning, metrics),
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { ApiRefusal, openApiClient } from './api-client.ts'
-import { OPTIONS, type Options, type Verbs } from './command.ts'
+import { OPTIONS, type Options, type Verbs, usageFault } from './command.ts'
 import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/access.ts'
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
@@ -42,17 +42,19 @@ export function isAdminNoun(noun: string): boolean {
 /** Runs `berth NOUN VERB …`. @returns the exit code. @throws UsageError, ConfigError. */
 export async function adminVerb(noun: string, rest: readonly string[]): Promise<number> {
   const verbs = COMMANDS[noun] ?? {}
-  const { values, positionals } = parse(rest)
+  const { values, positionals, given } = parse(rest, adminHelp(noun))
   const verb = '' in verbs ? '' : (positionals.shift() ?? (noun === 'audit' ? 'list' : 'help'))
   if (values.help || verb === 'help') {
     process.stdout.write(adminHelp(noun))
     return 0
   }
-  if (!Object.hasOwn(verbs, verb)) throw new UsageError(`there is no command ${noun} ${verb}:\n${adminHelp(noun)}`)
+  const command = Object.hasOwn(verbs, verb) ? verbs[verb] : undefined
+  if (command === undefined) throw new UsageError(`there is no command ${noun} ${verb}`, adminHelp(noun))
+  const fault = usageFault(command, positionals, given)
+  if (fault !== undefined) throw new UsageError(`${noun} ${verb}`.trim() + `: ${fault}`, adminHelp(noun))
   try {
     const api = await openApiClient({ server: values.server, token: tokenOf(values) })
-    const result = await verbs[verb]?.run(api, positionals, values)
-    if (result === undefined) return 0
+    const result = await command.run(api, positionals, values)
     if (values.json) process.stdout.write(`${JSON.stringify('rows' in result ? result.rows : result.json, null, 2)}\n`)
     else process.stdout.write('rows' in result ? table(result.columns, result.rows) : result.text)
     return 0
@@ -63,15 +65,29 @@ export async function adminVerb(noun: string, rest: readonly string[]): Promise<
   }
 }
 
-function parse(rest: readonly string[]): { values: Options; positionals: string[] } {
+interface Parsed {
+  readonly values: Options
+  readonly positionals: string[]
+  /** The names of the options that were given. */
+  readonly given: readonly string[]
+}
+
+function parse(rest: readonly string[], help: string): Parsed {
   try {
-    return parseArgs({ args: [...rest], options: OPTIONS, allowPositionals: true })
+    const parsed = parseArgs({ args: [...rest], options: OPTIONS, allowPositionals: true, tokens: true })
+    const given = parsed.tokens.flatMap(token => (token.kind === 'option' ? [token.name] : []))
+    return { values: parsed.values, positionals: parsed.positionals, given }
   } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error))
+    throw new UsageError(error instanceof Error ? error.message : String(error), help)
   }
 }
 
 function tokenOf(values: Options): string | undefined {
   const file = values['token-file']
-  return file === undefined ? process.env['BERTH_TOKEN'] : readFileSync(file, 'utf8').trim()
+  if (file === undefined) return process.env['BERTH_TOKEN']
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch (error) {
+    throw new UsageError(`--token-file: ${error instanceof Error ? error.message : String(error)}`, '')
+  }
 }

@@ -2,6 +2,7 @@ import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { loadConfig } from '../config.ts'
 import { findLocalSockets } from '../local-socket.ts'
+import { UsageError } from './usage-error.ts'
 
 const LIMIT_MS = 60_000
 
@@ -23,13 +24,17 @@ export interface ApiClient {
   /** The answer's JSON, or undefined where there is none. @throws ApiRefusal */
   call(method: string, path: string, body?: object): Promise<unknown>
   /** Every item of a list, page by page. @throws ApiRefusal */
-  all(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<readonly Row[]>
+  all(path: string, query?: Query): Promise<readonly Row[]>
+  /** The first page of a list. @throws ApiRefusal */
+  page(path: string, query: Query): Promise<readonly Row[]>
 }
+
+type Query = Readonly<Record<string, string | undefined>>
 
 /** An entry of a list as the API answers it. */
 export type Row = Readonly<Record<string, unknown>>
 
-/** Finds whom to ask. @throws Error with what to do where no server runs here. */
+/** Finds whom to ask. @throws ApiRefusal with what to do where nobody is there, UsageError, ConfigError. */
 export async function openApiClient(target: ApiTarget): Promise<ApiClient> {
   const send = target.server === undefined ? await bySocket() : byUrl(target.server, target.token)
   const call = async (method: string, path: string, body?: object): Promise<unknown> => {
@@ -37,16 +42,18 @@ export async function openApiClient(target: ApiTarget): Promise<ApiClient> {
     if (status >= 200 && status < 300) return text === '' ? undefined : (JSON.parse(text) as unknown)
     throw new ApiRefusal(detailOf(text) ?? `the server answered ${status}`)
   }
+  const read = async (path: string, query: Query): Promise<Page> => {
+    const params = Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined)
+    return (await call('GET', `${path}?${new URLSearchParams(params).toString()}`)) as Page
+  }
   return {
     call,
+    page: async (path, query) => (await read(path, query)).items,
     async all(path, query = {}) {
       const items: Row[] = []
       let last: string | undefined
       do {
-        const params = Object.entries({ ...query, last }).filter(
-          (entry): entry is [string, string] => entry[1] !== undefined,
-        )
-        const page = (await call('GET', `${path}?${new URLSearchParams(params).toString()}`)) as Page
+        const page = await read(path, { ...query, last })
         items.push(...page.items)
         last = page.next
       } while (last !== undefined)
@@ -69,7 +76,7 @@ type Send = (method: string, path: string, body: string | undefined) => Promise<
 
 async function bySocket(): Promise<Send> {
   const { data } = loadConfig(process.env, process.cwd())
-  const [socketPath] = await findLocalSockets(data.dir)
+  const [socketPath] = await localSockets(data.dir)
   if (socketPath === undefined) {
     throw new ApiRefusal(
       `no server runs on ${data.dir}: start it with berth serve, set BERTH_DATA_DIR to the data directory of the one that runs,\nor name one with --server https://registry.example and a token in BERTH_TOKEN`,
@@ -78,8 +85,26 @@ async function bySocket(): Promise<Send> {
   return async (method, path, body) => await exchange(httpRequest({ socketPath, method, path, ...options(body) }), body)
 }
 
+async function localSockets(dataDir: string): Promise<readonly string[]> {
+  try {
+    return await findLocalSockets(dataDir)
+  } catch (error) {
+    if (!isForbidden(error)) throw error
+    throw new ApiRefusal(
+      `the server's socket in ${dataDir} is another user's: run this as the user who runs the server`,
+    )
+  }
+}
+
+function isForbidden(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EACCES' || error.code === 'EPERM')
+}
+
 function byUrl(server: string, token: string | undefined): Send {
   if (token === undefined) throw new ApiRefusal('--server needs a token: set BERTH_TOKEN or --token-file')
+  if (!/^https?:$/.test(URL.parse(server)?.protocol ?? '')) {
+    throw new UsageError(`--server ${server}: write https://registry.example`, '')
+  }
   return async (method, path, body) => {
     const url = new URL(path, server)
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest
@@ -97,14 +122,17 @@ function options(body: string | undefined): { timeout: number; headers: Record<s
 
 async function exchange(request: ReturnType<typeof httpRequest>, body: string | undefined): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>()
-  request.on('error', reject)
-  request.on('timeout', () => request.destroy(new Error('the server did not answer in time')))
+  request.on('error', (error: NodeJS.ErrnoException) => {
+    const reason = error.message === '' ? error.code : error.message
+    reject(new ApiRefusal(`the server does not answer (${reason})`))
+  })
+  request.on('timeout', () => request.destroy(new Error('it took too long')))
   request.on('response', response => {
     let text = ''
     response.setEncoding('utf8')
     response.on('data', (chunk: string) => (text += chunk))
     response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
-    response.on('error', reject)
+    response.on('error', error => reject(new ApiRefusal(`the server broke off (${error.message})`)))
   })
   request.end(body)
   return await promise

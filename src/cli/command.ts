@@ -19,6 +19,9 @@ export const OPTIONS = {
   expires: { type: 'string' },
   overlap: { type: 'string' },
   distrust: { type: 'boolean', default: false },
+  current: { type: 'boolean', default: false },
+  group: { type: 'string' },
+  limit: { type: 'string' },
   generate: { type: 'boolean', default: false },
   actor: { type: 'string' },
   kind: { type: 'string' },
@@ -33,6 +36,27 @@ export interface Command {
   readonly usage: string
   readonly about: string
   readonly run: (api: ApiClient, args: readonly string[], options: Options) => Promise<Result>
+}
+
+/** Options that every command takes. */
+const COMMON = new Set(['server', 'token-file', 'json', 'help'])
+
+/** What is wrong with the words and options of a command line, going by the command's usage; or undefined. */
+export function usageFault(
+  { usage }: Command,
+  words: readonly string[],
+  options: readonly string[],
+): string | undefined {
+  const parts = usage.split(' ')
+  const firstOption = parts.findIndex(part => !/^[A-Z]+$/.test(part))
+  const wanted = firstOption < 0 ? parts : parts.slice(0, firstOption)
+  const missing = wanted[words.length]
+  if (missing !== undefined) return `${missing} is missing`
+  const extra = words[wanted.length]
+  if (extra !== undefined) return `${extra} is a word too many`
+  const known = new Set([...usage.matchAll(/--([a-z-]+)/g)].map(match => match[1]))
+  const strange = options.find(option => !COMMON.has(option) && !known.has(option))
+  return strange === undefined ? undefined : `--${strange} means nothing here`
 }
 
 /** What a command prints: a table, or some lines; and the same as JSON. */

@@ -17,10 +17,10 @@ export const grantVerbs: Verbs = {
     },
   },
   list: {
-    usage: '[--user NAME]',
+    usage: '[--user NAME] [--group NAME]',
     about: 'grants',
-    run: async (api, _args, { user }) => ({
-      rows: await api.all('/grants', { principal: user }),
+    run: async (api, _args, { user, group }) => ({
+      rows: await api.all('/grants', { principal: user, group }),
       columns: ['id', 'subject', 'actions', 'pattern', 'createdAt', 'createdBy'],
     }),
   },
@@ -56,10 +56,10 @@ export const keyVerbs: Verbs = {
 /** `berth audit …` */
 export const auditVerbs: Verbs = {
   list: {
-    usage: '[--actor NAME] [--kind KIND]',
-    about: 'the newest 100 things that were done and refused',
-    run: async (api, _args, { actor, kind }) => ({
-      rows: ((await api.call('GET', `/audit?${query(actor, kind)}`)) as { items: readonly Row[] }).items,
+    usage: '[--actor NAME] [--kind KIND] [--limit 100]',
+    about: 'what was done and refused, newest first',
+    run: async (api, _args, { actor, kind, limit }) => ({
+      rows: await api.page('/audit', { actor, kind, limit }),
       columns: ['at', 'kind', 'outcome', 'actor', 'client', 'detail'],
     }),
   },
@@ -82,9 +82,4 @@ export const explainVerbs: Verbs = {
       return done(`${verdict}: ${String(decision['reason'])}`, decision)
     },
   },
-}
-
-function query(actor: string | undefined, kind: string | undefined): string {
-  const asked = { ...(actor === undefined ? {} : { actor }), ...(kind === undefined ? {} : { kind }) }
-  return new URLSearchParams(asked).toString()
 }

@@ -1,5 +1,5 @@
 import type { Row } from '../api-client.ts'
-import { readSecret } from '../ask.ts'
+import { readSecret, readSecrets } from '../ask.ts'
 import { PRINCIPAL_COLUMNS, type Verbs, done, need, path } from '../command.ts'
 
 /** `berth user …` */
@@ -8,7 +8,7 @@ export const userVerbs: Verbs = {
     usage: 'NAME [--generate]',
     about: 'add a user; the password is asked for, or made with --generate',
     async run(api, [name], { generate }) {
-      const password = generate ? {} : { password: await readSecret(`password of ${need(name, 'NAME')}`) }
+      const password = generate ? {} : { password: await readSecret(`password of ${need(name, 'NAME')}`, true) }
       const made = (await api.call('POST', '/users', { name: need(name, 'NAME'), ...password })) as Row
       const shown = made['generatedPassword']
       return done(
@@ -41,11 +41,14 @@ export const userVerbs: Verbs = {
     },
   },
   password: {
-    usage: 'NAME',
-    about: 'set a password, and end the sessions of the former',
-    async run(api, [name]) {
-      const password = await readSecret(`new password of ${need(name, 'NAME')}`)
-      await api.call('PUT', path('users', need(name, 'NAME'), 'password'), { password })
+    usage: 'NAME [--current]',
+    about:
+      "set a password, and end the sessions of the former; one's own with --current, which asks for the current one",
+    async run(api, [name], options) {
+      const own = { what: `current password of ${need(name, 'NAME')}` }
+      const asked = [...(options.current ? [own] : []), { what: `new password of ${name}`, isNew: true }]
+      const [password, current] = (await readSecrets(asked)).toReversed()
+      await api.call('PUT', path('users', need(name, 'NAME'), 'password'), { password, current })
       return done(`the password of ${name} was set`)
     },
   },

@@ -1,4 +1,6 @@
+import { readToken } from '../../auth/tokens.ts'
 import type { Row } from '../api-client.ts'
+import { readSecret } from '../ask.ts'
 import {
   PRINCIPAL_COLUMNS,
   type Verbs,
@@ -12,6 +14,8 @@ import {
   seconds,
   userOf,
 } from '../command.ts'
+import { table } from '../output.ts'
+import { UsageError } from '../usage-error.ts'
 
 /** `berth robot …` */
 export const robotVerbs: Verbs = {
@@ -120,7 +124,7 @@ export const tokenVerbs: Verbs = {
 export const trustVerbs: Verbs = {
   add: {
     usage:
-      'NAME --issuer URL --audience TEXT --claim NAME=VALUE … --grant ACTIONS:PATTERN … [--session 1h] [--single-use]',
+      'NAME --issuer URL --audience TEXT --claim NAME=VALUE … --grant ACTIONS:PATTERN … [--session 1h] [--single-use] [--allow-pull-request-target]',
     about: 'trust identity tokens of a CI system (docs/ci.md)',
     async run(api, [name], options) {
       const session = options.session === undefined ? {} : { sessionSeconds: seconds(options.session) }
@@ -145,6 +149,17 @@ export const trustVerbs: Verbs = {
       columns: ['name', 'issuer', 'audience', 'claims', 'singleUse', 'sessionSeconds'],
     }),
   },
+  test: {
+    usage: '',
+    about:
+      'what the rules of its issuer make of an identity token, claim by claim; reads the token, and shows it nobody',
+    async run(api) {
+      const claims = readToken(await readSecret('identity token'))?.claims
+      if (claims === undefined) throw new UsageError('that is no identity token', '')
+      const { items } = (await api.call('POST', '/trust-tests', { claims })) as { items: readonly Explained[] }
+      return { text: explained(items, claims['iss']), json: items }
+    },
+  },
   remove: {
     usage: 'NAME',
     about: 'remove a trust rule, and end its sessions',
@@ -153,4 +168,20 @@ export const trustVerbs: Verbs = {
       return done(`trust rule ${name} was removed`)
     },
   },
+}
+
+interface Explained {
+  readonly rule: string
+  readonly matches: boolean
+  readonly checks: readonly Row[]
+}
+
+function explained(items: readonly Explained[], issuer: unknown): string {
+  if (items.length === 0) return `no trust rule names the issuer ${JSON.stringify(issuer)}\n`
+  return items
+    .map(({ rule, matches, checks }) => {
+      const verdict = matches ? 'fits, if the issuer signed the token and it is in time' : 'does not fit'
+      return `${rule} ${verdict}\n${table(['claim', 'expected', 'actual', 'matches'], checks)}`
+    })
+    .join('\n')
 }
