@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util'
 import { adminHelp, adminVerb, isAdminNoun } from './cli/admin.ts'
+import { API_HELP, apiDocument } from './cli/api.ts'
 import { CONFIG_HELP, configVerb } from './cli/config.ts'
 import { HEALTH_HELP, healthVerb } from './cli/health.ts'
 import { SERVE_HELP, serveVerb } from './cli/serve.ts'
@@ -15,6 +16,7 @@ const HELP = `berth ${VERSION}: a private OCI image registry
   berth config schema    print the JSON schema of the settings
   berth config docs      print the reference of the settings
   berth health           ask the configured address whether it answers
+  berth api              print the OpenAPI document of the administration
   berth version          print the version
   berth help VERB        say more about one of them
 
@@ -37,6 +39,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   serve: { help: SERVE_HELP, run: serveVerb },
   config: { help: CONFIG_HELP, run: words => configVerb(words[0]) },
   health: { help: HEALTH_HELP, run: healthVerb },
+  api: { help: API_HELP, run: () => print(apiDocument()) },
   version: { help: 'berth version: prints the version.\n', run: () => print(`${VERSION}\n`) },
 }
 

@@ -14,6 +14,8 @@ export interface Ended {
 export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>
   readonly cwd?: string
+  /** What stands on its standard input; it is closed without it. */
+  readonly input?: string
   /** What runs it; the Node of the tests unless given. */
   readonly node?: readonly string[]
   /** The file that is run: `bin/berth.js` unless given. */
@@ -27,10 +29,12 @@ export async function berth(args: readonly string[], options: CommandOptions = {
   const child = spawn(node, [...flags, options.file ?? BERTH, ...args], {
     cwd: options.cwd ?? import.meta.dirname,
     env: { ...Object.fromEntries(inherited), ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
     timeout: LIMIT_MS,
     killSignal: 'SIGKILL',
   })
+  // One that ends without reading its input has not failed.
+  child.stdin.on('error', () => undefined).end(options.input)
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))

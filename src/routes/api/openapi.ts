@@ -48,6 +48,7 @@ function operation(declared: Endpoint): object {
     content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } },
   }
   return {
+    operationId: operationId(declared),
     summary: declared.summary,
     parameters: [...inPath, ...inQuery],
     ...(declared.body === undefined
@@ -60,6 +61,11 @@ function operation(declared: Endpoint): object {
         }),
     responses: { [declared.status]: answer, default: problem },
   }
+}
+
+/** `getGroupsNameMembers`: what generated clients call it. */
+function operationId({ method, path }: Endpoint): string {
+  return method + path.replaceAll(/[/:-]+([a-z])/g, (_, letter: string) => letter.toUpperCase())
 }
 
 function schemaOf(schema: z.ZodType, io: 'input' | 'output'): object {
