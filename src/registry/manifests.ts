@@ -225,7 +225,11 @@ export async function deleteManifest(
       const target = await removeTag(tx, repository.id, reference.tag, caller.principal)
       if (target === undefined) throw unknown()
       await manifests.unrootManifest(tx, target.manifest_id, retentionMs)
-      await insertEvent(tx, 'tag.delete', name, { tag: reference.tag, digest: target.digest })
+      await insertEvent(tx, 'tag.delete', name, {
+        tag: reference.tag,
+        digest: target.digest,
+        principal: caller.principal,
+      })
       return
     }
     const manifest = await manifests.lockManifest(tx, repository.id, reference.digest)
