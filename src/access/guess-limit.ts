@@ -20,9 +20,11 @@ export function createGuessLimit(options: GuessLimitOptions): GuessLimit {
   const accountKey = (name: string, client: string): string => `${client} ${name}`
   return {
     async begin(name, client) {
-      const [account, from] = await Promise.all([accounts.penalty(accountKey(name, client)), clients.penalty(client)])
-      const longest = Math.max(waitOf(account, options.perAccount), waitOf(from, options.perClient))
-      return longest > 0 ? Math.ceil(longest / 1000) : undefined
+      // A client that is held off already must not fill memory with names.
+      const wait =
+        waitOf(await clients.penalty(client), options.perClient) ||
+        waitOf(await accounts.penalty(accountKey(name, client)), options.perAccount)
+      return wait > 0 ? Math.ceil(wait / 1000) : undefined
     },
     async forget(name, client) {
       await Promise.all([accounts.reward(accountKey(name, client)), clients.reward(client)])

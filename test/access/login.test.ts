@@ -62,3 +62,14 @@ test('a login that could not be judged does not count as a wrong guess', async (
   isDown = false
   assert.equal(await codeOf(login.prove({ name: 'alice', password: 'right' }, SOURCE)), 'ok')
 })
+
+test('who is held off fills no memory with names he tries (CWE-770)', async () => {
+  const guesses = createGuessLimit({ perAccount: 1, perClient: 1, windowSeconds: 600 })
+  const client = '192.0.2.1'
+  assert.equal(await guesses.begin('a', client), undefined)
+  assert.ok(((await guesses.begin('b', client)) ?? 0) > 0)
+  // Two guesses less of this client, none of them for b: so b is only held off if its name was counted.
+  await guesses.forget('c', client)
+  await guesses.forget('c', client)
+  assert.equal(await guesses.begin('b', client), undefined)
+})
