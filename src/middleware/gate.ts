@@ -3,6 +3,7 @@ import type { Access, Authority, RequestSource } from '../auth/authority.ts'
 import { type Challenge, challengeHeader, parseAuthorization } from '../auth/challenge.ts'
 import type { Action } from '../auth/identity.ts'
 import { RegistryError } from '../oci/errors.ts'
+import { type RepositoryName, parseName } from '../oci/name.ts'
 import { originOf } from './forwarded.ts'
 
 /** Stands before each route and lets through whoever may do what the route does. */
@@ -107,6 +108,7 @@ export function sourceOf(ctx: Context): RequestSource {
   return { client: ctx.ip, requestId: String(ctx.state['requestId']) }
 }
 
-function nameIn(ctx: Context): string {
-  return (ctx['params'] as { name?: string }).name ?? ''
+/** The name in the path, which goes into challenges: only what its grammar allows. @throws RegistryError NAME_INVALID. */
+function nameIn(ctx: Context): RepositoryName {
+  return parseName((ctx['params'] as { name?: string }).name ?? '')
 }
