@@ -181,15 +181,17 @@ export class RowAuthority implements Authority {
     return tokens.signCapability(await keys.signer(), frame, capability)
   }
 
-  async mayContinue(token: string, upload: string, repository: string): Promise<boolean> {
-    const { states } = this.#options
+  async findUpload(token: string, upload: string, repository: string): Promise<tokens.UploadCapability | undefined> {
+    const { keys, states } = this.#options
     try {
-      const capability = await tokens.verifyCapability(token, this.#expected(), kid => this.#options.keys.find(kid))
-      if (capability.upload !== upload || capability.repository !== repository) return false
+      const capability = await tokens.verifyCapability(token, this.#expected(), kid => keys.find(kid))
+      if (capability.upload !== upload || capability.repository !== repository) return undefined
       const { principalId, epoch } = capability
-      return principalId === undefined || epoch === undefined || (await states.isCurrent(principalId, epoch))
+      const isRevoked =
+        principalId !== undefined && epoch !== undefined && !(await states.isCurrent(principalId, epoch))
+      return isRevoked ? undefined : capability
     } catch (error) {
-      if (error instanceof tokens.TokenRefused) return false
+      if (error instanceof tokens.TokenRefused) return undefined
       throw error
     }
   }

@@ -75,8 +75,8 @@ export interface Authority {
   visibleNames(identity: Identity): Promise<VisibleNames>
   /** A capability to go on with an upload, to stand in its Location. */
   grantUpload(capability: UploadCapability): Promise<string>
-  /** Whether a capability is good for this upload. */
-  mayContinue(token: string, upload: string, repository: string): Promise<boolean>
+  /** What the capability in a Location allows, where it is good for this upload. */
+  findUpload(token: string, upload: string, repository: string): Promise<UploadCapability | undefined>
   /** The public keys, as RFC 7517 section 5 writes them. */
   keySet(): Promise<{ readonly keys: readonly object[] }>
 }

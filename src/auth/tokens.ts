@@ -111,7 +111,14 @@ export async function verifyCapability(
   findKey: (kid: string) => Promise<KeyObject | undefined>,
 ): Promise<UploadCapability> {
   const audience = capabilityAudience(expected.audience)
-  return (await verify(token, { ...expected, audience }, findKey)) as UploadCapability
+  const claims = (await verify(token, { ...expected, audience }, findKey)) as UploadCapability
+  const { upload, repository, principalId, epoch } = claims
+  return {
+    upload,
+    repository,
+    ...(principalId === undefined ? {} : { principalId }),
+    ...(epoch === undefined ? {} : { epoch }),
+  }
 }
 
 function sign(signer: SigningKey, frame: TokenFrame, payload: object): string {

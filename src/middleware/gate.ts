@@ -2,6 +2,7 @@ import type { Context, Middleware } from 'koa'
 import type { Access, Authority, RequestSource } from '../auth/authority.ts'
 import { type Challenge, challengeHeader, parseAuthorization } from '../auth/challenge.ts'
 import type { Action } from '../auth/identity.ts'
+import type { UploadCapability } from '../auth/tokens.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type RepositoryName, parseName } from '../oci/name.ts'
 import { originOf } from './forwarded.ts'
@@ -21,6 +22,8 @@ export interface Gate {
 /** What a gate found out, for the routes behind it. */
 export interface GateState {
   access?: Access
+  /** What opened an upload, where its Location did. */
+  upload?: UploadCapability
 }
 
 /** The query parameter of a Location that carries the capability of an upload. */
@@ -79,8 +82,10 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
     upload: async (ctx, next) => {
       const { [CAPABILITY_PARAMETER]: capability } = ctx.query
       const { id = '' } = ctx['params'] as { id?: string }
-      const isContinued = typeof capability === 'string' && (await authority.mayContinue(capability, id, nameIn(ctx)))
-      if (!isContinued) await demand(ctx, 'push')
+      const upload =
+        typeof capability === 'string' ? await authority.findUpload(capability, id, nameIn(ctx)) : undefined
+      if (upload === undefined) await demand(ctx, 'push')
+      else (ctx.state as GateState).upload = upload
       await next()
     },
     ping: async (ctx, next) => {

@@ -120,15 +120,14 @@ async function present(
   })
 }
 
+/** The right to go on, anew in each answer: it holds for as long as a session that nobody writes to from now on. */
 async function capabilityFor(ctx: Context, target: UploadTarget, authority: Authority | undefined): Promise<string> {
-  const { [CAPABILITY_PARAMETER]: shown } = ctx.query
-  const identity = (ctx.state as GateState).access?.identity
   if (authority === undefined) return ''
-  // Who goes on by a capability gets the same one back: it holds until the session would end unused.
-  if (identity === undefined) return typeof shown === 'string' ? `?${CAPABILITY_PARAMETER}=${shown}` : ''
-  const { principalId, epoch } = identity
+  const { access, upload } = ctx.state as GateState
+  const { principalId, epoch } = upload ?? access?.identity ?? {}
   const bound = principalId === undefined || epoch === undefined ? {} : { principalId, epoch }
-  return `?${CAPABILITY_PARAMETER}=${await authority.grantUpload({ upload: target.id, repository: target.name, ...bound })}`
+  const capability = await authority.grantUpload({ upload: target.id, repository: target.name, ...bound })
+  return `?${CAPABILITY_PARAMETER}=${capability}`
 }
 
 async function mayPull(ctx: Context, authority: Authority | undefined, name: RepositoryName): Promise<boolean> {

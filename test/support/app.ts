@@ -4,7 +4,7 @@ import { type Server, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createApp } from '../../src/app.ts'
+import { type AccessRoutes, createApp } from '../../src/app.ts'
 import type { Database } from '../../src/metadata/database.ts'
 import type { RequestRecord } from '../../src/middleware/request-log.ts'
 import type { Lifetimes } from '../../src/registry/context.ts'
@@ -39,6 +39,8 @@ export interface TestAppOptions<S extends BlobStore> {
   /** Put around the index. */
   readonly wrapDatabase?: (db: Database) => Database
   readonly lifetimes?: Partial<Lifetimes>
+  /** Logins on this index; without them everyone may do everything. */
+  readonly access?: (db: Database) => Promise<AccessRoutes>
   readonly idleTimeoutMs?: number
 }
 
@@ -58,6 +60,7 @@ export async function startApp<S extends BlobStore>(options: TestAppOptions<S>):
     await openFilesystemStore({ directory, ...(options.open === undefined ? {} : { open: options.open }) }),
   )
   const db = options.wrapDatabase?.(database.db) ?? database.db
+  const access = await options.access?.(db)
   const requests: RequestRecord[] = []
   const strayErrors: unknown[] = []
   const app = createApp({
@@ -69,6 +72,7 @@ export async function startApp<S extends BlobStore>(options: TestAppOptions<S>):
       requireChildren: false,
       allowChildDelete: false,
     }),
+    ...(access === undefined ? {} : { access }),
     manifestMaxBytes: 2 ** 23,
     tagListMax: 1_000,
     observe: record => requests.push(record),

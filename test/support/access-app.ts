@@ -1,0 +1,70 @@
+import { createAdministration } from '../../src/access/administration.ts'
+import { createGuessLimit } from '../../src/access/guess-limit.ts'
+import type { KeyLifetimes } from '../../src/access/keys.ts'
+import { openAccess } from '../../src/access/open.ts'
+import type { BlobStore } from '../../src/storage/blob-store.ts'
+import { PASSWORD } from './access.ts'
+import { type TestApp, startApp } from './app.ts'
+
+const MINUTE_MS = 60_000
+const DAY_MS = 86_400_000
+const KEY_LIFETIMES: KeyLifetimes = { rotationMs: 30 * DAY_MS, longestTokenMs: DAY_MS }
+
+/** How long an access token of {@link startAccessApp} is good for. */
+export const TOKEN_LIFETIME_MS = 10 * MINUTE_MS
+/** How long an upload that nobody writes to may be gone on with there. */
+export const UPLOAD_EXPIRY_MS = DAY_MS
+
+/** A registry with logins in the test's own process, by a clock of the test; the first administrator is `admin`. */
+export interface AccessApp extends TestApp<BlobStore> {
+  /** Moves the clock that tokens are signed and judged by. */
+  advance(ms: number): void
+}
+
+/** Starts one on a fresh index. */
+export async function startAccessApp(): Promise<AccessApp> {
+  let aheadMs = 0
+  let close = async (): Promise<void> => undefined
+  const app = await startApp({
+    wrapStore: store => store,
+    async access(db) {
+      const access = await openAccess({
+        db,
+        service: 'berth',
+        tokenLifetimeMs: TOKEN_LIFETIME_MS,
+        uploadExpiryMs: UPLOAD_EXPIRY_MS,
+        revocationMaxAgeMs: 0,
+        keyLifetimes: KEY_LIFETIMES,
+        auditRetentionMs: DAY_MS,
+        adminPassword: PASSWORD,
+        authenticators: [],
+        foreign: { verify: () => Promise.resolve(undefined) },
+        allowPrivateIssuers: false,
+        guesses: createGuessLimit({ perAccount: 10, perClient: 100, windowSeconds: 300 }),
+        onError: error => {
+          throw error
+        },
+        now: () => Date.now() + aheadMs,
+      })
+      close = () => access.close()
+      const administration = createAdministration({
+        db,
+        keyLifetimes: KEY_LIFETIMES,
+        onPrincipalChanged: id => access.states.forget(id),
+        onKeysChanged: () => access.keys.refresh(),
+      })
+      const { authority } = access
+      return { authority, administration, version: 'test', publicUrl: undefined, allowPlainHttp: false }
+    },
+  })
+  return {
+    ...app,
+    advance(ms) {
+      aheadMs += ms
+    },
+    async close() {
+      await close()
+      await app.close()
+    },
+  }
+}
