@@ -61,8 +61,8 @@ export async function pointTag(
 }
 
 /**
- * Removes one tag, keeps its history, and answers what it pointed to. The manifest is locked before the tag, as by
- * whoever deletes the manifest.
+ * Removes one tag, keeps its history, and answers what it pointed to. The caller has serialised its writers and locked
+ * its manifest, in this order, as pushes do.
  */
 export async function removeTag(
   tx: Transaction,
@@ -70,12 +70,6 @@ export async function removeTag(
   name: Tag,
   principal: string | undefined,
 ): Promise<FormerTarget | undefined> {
-  await serialiseTag(tx, repositoryId, name)
-  await tx.query(
-    `select m.id from manifest m join tag t on t.manifest_id = m.id
-      where t.repository_id = $1 and t.name = $2 for no key update of m`,
-    [repositoryId, name],
-  )
   const rows = await tx.query<FormerTarget>(
     `with gone as (delete from tag where repository_id = $1 and name = $2 returning manifest_id),
      target as (select m.id as manifest_id, m.digest from manifest m join gone on gone.manifest_id = m.id),
