@@ -59,9 +59,20 @@ export async function keepManifests(tx: Transaction, ids: readonly number[]): Pr
 }
 
 /**
+ * What loses a root is locked where its lease is infinite, or so near its end that another process may be judging it:
+ * that one still sees the root, would find the row in use for good, and nobody would look at it ever again.
+ */
+const AT_STAKE = `(d.lease_until = 'infinity' or d.lease_until < clock_timestamp() + interval '1 minute')`
+/** An infinite lease becomes a finite one; one that has ended stays so, and its row goes with the next sweep. */
+const FINITE = (parameter: string): string =>
+  `case when lease_until = 'infinity' then clock_timestamp() + ${parameter} * interval '1 millisecond'
+        else lease_until end`
+
+/**
  * Gives children, referrers and links that lose a root with these (locked) manifests a finite lease of `leaseMs`, so
- * that they are looked at when whatever was promised of them has run out. Answers the manifests of which that could not
- * be done now, because another transaction holds one of those rows: they must not be removed yet.
+ * that they are looked at when whatever was promised of them has run out, and holds them until the transaction ends.
+ * Answers the manifests of which that could not be done now, because another transaction holds one of those rows: they
+ * must not be removed yet.
  */
 export async function releaseDependants(
   tx: Transaction,
@@ -71,7 +82,7 @@ export async function releaseDependants(
   const held = new Set<number>()
   const manifests = await tx.query<{ id: number; doomed: number }>(
     `select d.id, m.id as doomed from manifest m
-       join manifest d on d.repository_id = m.repository_id and d.lease_until = 'infinity'
+       join manifest d on d.repository_id = m.repository_id and ${AT_STAKE}
         and (d.subject_digest = m.digest
              or d.digest in (select e.child_digest from manifest_child e where e.parent_id = m.id))
       where m.id = any($1::bigint[])`,
@@ -79,7 +90,7 @@ export async function releaseDependants(
   )
   if (manifests.length > 0) {
     const locked = await tx.query<{ id: number }>(
-      `update manifest set lease_until = clock_timestamp() + $2 * interval '1 millisecond'
+      `update manifest set lease_until = ${FINITE('$2')}
         where id in (select id from manifest where id = any($1::bigint[]) for no key update skip locked)
         returning id`,
       [[...new Set(manifests.map(row => row.id))], leaseMs],
@@ -88,15 +99,14 @@ export async function releaseDependants(
     for (const row of manifests) if (!done.has(row.id)) held.add(row.doomed)
   }
   const links = await tx.query<{ repository_id: number; blob_id: number; doomed: number }>(
-    `select l.repository_id, l.blob_id, e.manifest_id as doomed from manifest_blob e
-       join repository_blob l on l.repository_id = e.repository_id and l.digest = e.digest
-        and l.lease_until = 'infinity'
+    `select d.repository_id, d.blob_id, e.manifest_id as doomed from manifest_blob e
+       join repository_blob d on d.repository_id = e.repository_id and d.digest = e.digest and ${AT_STAKE}
       where e.manifest_id = any($1::bigint[])`,
     [ids],
   )
   if (links.length > 0) {
     const locked = await tx.query<{ repository_id: number; blob_id: number }>(
-      `update repository_blob l set lease_until = clock_timestamp() + $3 * interval '1 millisecond'
+      `update repository_blob l set lease_until = ${FINITE('$3')}
          from (select repository_id, blob_id from repository_blob
                 where (repository_id, blob_id) in (select * from unnest($1::bigint[], $2::bigint[]))
                 for no key update skip locked) f
