@@ -89,11 +89,13 @@ void suite('the lease of an upload session', () => {
   void test('is renewed for as long as the work takes, so that nobody takes it over', async () => {
     const id = await session()
     const order: string[] = []
+    const begun = Promise.withResolvers<void>()
     const long = withUploadLease(
       database.db,
       id,
       async ({ signal }) => {
         order.push('first begins')
+        begun.resolve()
         const end = performance.now() + TIMES.leaseMs * 2
         while (performance.now() < end) await database.db.query('select 1 as one')
         assert.equal(signal.aborted, false)
@@ -101,6 +103,7 @@ void suite('the lease of an upload session', () => {
       },
       TIMES,
     )
+    await begun.promise
     await withUploadLease(database.db, id, async () => void order.push('second begins'), TIMES)
     await long
     assert.deepEqual(order, ['first begins', 'first ends', 'second begins'])
