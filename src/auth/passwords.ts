@@ -1,7 +1,13 @@
 import { type ScryptOptions, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
+import { Turns } from './turns.ts'
 
 // OWASP's parameters for interactive logins: 32 MiB of memory a hash.
 const COST = { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 2 ** 20 } as const
+/**
+ * Hashing takes one of the four threads that files are read on as well: strangers who guess passwords must not hold up
+ * pulls, nor take more memory than this many hashes.
+ */
+const hashing = new Turns(2)
 const KEY_BYTES = 32
 const SALT_BYTES = 16
 const MAX_PASSWORD_BYTES = 1_024
@@ -50,10 +56,12 @@ export async function verifyPassword(password: string, hash: string): Promise<bo
 }
 
 async function derive(password: string, salt: Buffer, cost: ScryptOptions): Promise<Buffer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Buffer>()
-  scrypt(password.normalize('NFKC'), salt, KEY_BYTES, cost, (error, key) => {
-    if (error === null) resolve(key)
-    else reject(error)
+  return await hashing.take(async () => {
+    const { promise, resolve, reject } = Promise.withResolvers<Buffer>()
+    scrypt(password.normalize('NFKC'), salt, KEY_BYTES, cost, (error, key) => {
+      if (error === null) resolve(key)
+      else reject(error)
+    })
+    return await promise
   })
-  return await promise
 }
