@@ -1,6 +1,6 @@
 import { request } from 'node:http'
 import { join } from 'node:path'
-import { type TestServer, startServer } from './server.ts'
+import { type TestServer, type TestServerOptions, startServer } from './server.ts'
 
 /** The password of everybody in these tests. */
 export const PASSWORD = 'a password of the tests'
@@ -12,8 +12,12 @@ export interface AccessServer extends TestServer {
 }
 
 /** Starts a registry with logins, whose administrator is `admin` with {@link PASSWORD}. */
-export async function startAccessServer(env: Readonly<Record<string, string>> = {}): Promise<AccessServer> {
+export async function startAccessServer(
+  env: Readonly<Record<string, string>> = {},
+  place: Pick<TestServerOptions, 'dataDir' | 'databaseUrl'> = {},
+): Promise<AccessServer> {
   const server = await startServer({
+    ...place,
     env: { BERTH_AUTH_MODE: 'token', BERTH_AUTH_ADMIN_PASSWORD: PASSWORD, BERTH_AUTH_REVOCATION_MAX_AGE: '0s', ...env },
   })
   const socketPath = join(server.dataDir, 'run', `${server.process.pid}.sock`)
