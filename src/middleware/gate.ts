@@ -66,9 +66,7 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
     const access = await identify(ctx, scope)
     if (access.may(action, name)) return
     throw new RegistryError('UNAUTHORIZED', {
-      message: access.shown
-        ? `${access.identity.name === '' ? 'the token' : access.identity.name} may not ${action} here`
-        : 'log in to do this',
+      message: refusal(access, action),
       detail: { repository: name, action },
       headers: challenge(ctx, scope, access.shown ? 'insufficient_scope' : undefined),
     })
@@ -107,6 +105,12 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
 
 /** What a token must allow for an action, as challenges ask for it. */
 const SCOPES: Readonly<Record<Action, string>> = { pull: 'pull', push: 'pull,push', delete: 'delete', admin: '*' }
+
+/** What a person is told. Clients show a token also where nobody has logged in. */
+function refusal({ identity }: Access, action: Action): string {
+  if (identity.kind === 'anonymous') return `log in to ${action} here`
+  return `${identity.name === '' ? 'the token' : identity.name} may not ${action} here`
+}
 
 /** Where the request comes from. */
 export function sourceOf(ctx: Context): RequestSource {
