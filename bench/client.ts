@@ -56,10 +56,11 @@ export async function ask(server: Server, method: string, target: string, option
   const length = body instanceof Content ? body.bytes : (body?.byteLength ?? 0)
   const framing: Record<string, string> =
     body === undefined ? {} : chunked ? { 'Transfer-Encoding': 'chunked' } : { 'Content-Length': String(length) }
+  const shown = server.authorization === undefined ? {} : { Authorization: server.authorization }
   const outgoing = request(new URL(target, server.url), {
     method,
     agent,
-    headers: { ...options.headers, ...framing },
+    headers: { ...shown, ...options.headers, ...framing },
   })
   const answered = once(outgoing, 'response') as Promise<[IncomingMessage]>
   answered.catch(() => undefined) // awaited below, where it is thrown

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { accessSync, closeSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -14,6 +15,8 @@ export interface Server {
   /** The registry's own process. */
   readonly pid: number
   readonly dataDir: string
+  /** What requests show as `Authorization`, where logins are on. */
+  readonly authorization?: string
   /** Every process whose CPU counts: with Postgres also the server and its backends. */
   pids(): number[]
   stop(): Promise<void>
@@ -30,15 +33,17 @@ const PEERS = join(ROOT, '.cache', 'bin', 'peers')
 const START_LIMIT_MS = 60_000
 const STOP_LIMIT_MS = 30_000
 
-/** Berth with its embedded index, and on Postgres where BERTH_TEST_POSTGRES names a server. */
-export function berths(): Contender[] {
+type Settings = Readonly<Record<string, string>>
+
+/** Berth with its embedded index, and on Postgres where BERTH_TEST_POSTGRES names a server; with settings added. */
+export function berths(settings: Settings = {}): Contender[] {
   const admin = process.env['BERTH_TEST_POSTGRES']
   const embedded: Contender = {
     name: 'berth, embedded',
-    start: directory => startBerth('berth, embedded', directory),
+    start: directory => startBerth('berth, embedded', directory, settings),
   }
   if (admin === undefined) return [embedded]
-  return [embedded, { name: 'berth, postgres', start: directory => startOnPostgres(admin, directory) }]
+  return [embedded, { name: 'berth, postgres', start: directory => startOnPostgres(admin, directory, settings) }]
 }
 
 /** The peers that are installed on this machine: see bench/install-peers.sh. */
@@ -89,7 +94,7 @@ async function startPeer(name: string, program: string, directory: string, confi
   return await run(name, program, ['serve', config], { directory, port, env: process.env })
 }
 
-async function startBerth(name: string, directory: string, databaseUrl?: string): Promise<Server> {
+async function startBerth(name: string, directory: string, settings: Settings): Promise<Server> {
   const port = await freePort()
   const own = Object.entries(process.env).filter(([key]) => !key.startsWith('BERTH_'))
   const env = {
@@ -98,18 +103,18 @@ async function startBerth(name: string, directory: string, databaseUrl?: string)
     BERTH_METRICS_PORT: '0',
     BERTH_LOG_FORMAT: 'json',
     BERTH_DATA_DIR: join(directory, 'data'),
-    ...(databaseUrl === undefined ? {} : { BERTH_DATABASE_URL: databaseUrl }),
+    ...settings,
   }
   const program = [...process.execArgv, join(ROOT, 'src', 'cli.ts'), 'serve']
   return await run(name, process.execPath, program, { directory, port, env })
 }
 
-async function startOnPostgres(admin: string, directory: string): Promise<Server> {
-  const database = `berth_bench_${process.pid}_${Date.now()}`
+async function startOnPostgres(admin: string, directory: string, settings: Settings): Promise<Server> {
+  const database = `berth_bench_${randomUUID().replaceAll('-', '')}`
   const url = new URL(admin)
   url.pathname = `/${database}`
   await asAdmin(admin, client => client.query(`create database ${database}`))
-  const server = await startBerth('berth, postgres', directory, url.href)
+  const server = await startBerth('berth, postgres', directory, { ...settings, BERTH_DATABASE_URL: url.href })
   const postmaster = await postmasterOf(admin)
   return {
     ...server,
@@ -169,7 +174,8 @@ async function answering(child: ChildProcess, url: string, log: string): Promise
     }
     const answer = await fetch(`${url}/v2/`).catch(() => undefined)
     await answer?.arrayBuffer()
-    if (answer?.status === 200) return
+    // Where logins are on, that is its answer to whoever shows nothing.
+    if (answer?.status === 200 || answer?.status === 401) return
     await delay(50)
   }
 }

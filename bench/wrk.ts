@@ -12,15 +12,23 @@ export interface WrkResult {
   readonly p99Ms: number
 }
 
-/** GETs the tag `v1` of `repositories` repositories at random over that many connections. @throws on any answer but 200. */
+/**
+ * GETs the tag `v1` of `repositories` repositories at random over that many connections, each with the token in its line
+ * of `tokens` (a file) where it is given. @throws on any answer but 200.
+ */
 export async function getManifests(
   server: Server,
   repositories: number,
   connections: number,
   seconds: number,
+  tokens?: string,
 ): Promise<WrkResult> {
   const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', '-s', SCRIPT, server.url, '--']
-  const { stdout } = await promisify(execFile)('wrk', [...args, String(repositories)])
+  const { stdout } = await promisify(execFile)('wrk', [
+    ...args,
+    String(repositories),
+    ...(tokens === undefined ? [] : [tokens]),
+  ])
   const fault = /Non-2xx.*|Socket errors.*/.exec(stdout)
   if (fault !== null) throw new Error(`${server.name}: ${fault[0]}`)
   return {
