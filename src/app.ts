@@ -9,6 +9,7 @@ import { OPEN_GATE, createGate } from './middleware/gate.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
 import { wellFormed } from './middleware/well-formed.ts'
 import type { Registry } from './registry/registry.ts'
+import { API_PREFIX } from './routes/api/endpoint.ts'
 import { administrationRoutes, identifyBy, identifyLocal } from './routes/api/routes.ts'
 import { baseRoutes } from './routes/base.ts'
 import { blobRoutes } from './routes/blobs.ts'
@@ -55,9 +56,12 @@ export function createApp(options: AppOptions): Koa {
   healthRoutes(router, options.ready)
   const { access, trustedProxies = [] } = options
   const gate = access === undefined ? OPEN_GATE : createGate(access.authority, access.publicUrl)
+  const routers: Mounted[] = [{ under: '/', router }]
   if (access !== undefined) {
     tokenRoutes(router, access.authority)
-    administrationRoutes(router, access.administration, identifyBy(access.authority), access.version)
+    const api = new Router()
+    administrationRoutes(api, access.administration, identifyBy(access.authority), access.version)
+    routers.unshift({ under: `${API_PREFIX}/`, router: api })
   }
   baseRoutes(router, gate)
   uploadRoutes(router, options.registry, gate, access?.authority)
@@ -66,7 +70,7 @@ export function createApp(options: AppOptions): Koa {
   manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
   const before = trustedProxies.length === 0 ? [] : [forwarded(trustedProxies)]
   const refuses = access !== undefined && !access.allowPlainHttp
-  return assemble(router, options, { before, after: refuses ? [refusePlainCredentials] : [] })
+  return assemble(routers, options, { before, after: refuses ? [refusePlainCredentials] : [] })
 }
 
 /** The application behind the administrator's socket: the administration's API and nothing else. */
@@ -75,12 +79,18 @@ export function createLocalApp(
 ): Koa {
   const router = new Router()
   administrationRoutes(router, options.administration, identifyLocal, options.version)
-  return assemble(router, options)
+  return assemble([{ under: '/', router }], options)
+}
+
+/** A router, and where its paths begin: it tries each of its routes on every request that it is asked about. */
+interface Mounted {
+  readonly under: string
+  readonly router: Router
 }
 
 /** Puts the routes behind what every request goes through; `before` stands before the log, `after` behind the errors. */
 function assemble(
-  router: Router,
+  routers: readonly Mounted[],
   options: Pick<AppOptions, 'observe' | 'onError'>,
   more: { readonly before: readonly Koa.Middleware[]; readonly after: readonly Koa.Middleware[] } = NOTHING_MORE,
 ): Koa {
@@ -95,13 +105,18 @@ function assemble(
   app.use(wellFormed)
   for (const middleware of more.after) app.use(middleware)
   app.use(notFound)
-  app.use(router.routes())
-  app.use(
-    router.allowedMethods({
-      throw: true,
-      methodNotAllowed: unsupported,
-      notImplemented: unsupported,
-    }),
-  )
+  for (const { under, router } of routers) {
+    const methods = router.allowedMethods({ throw: true, methodNotAllowed: unsupported, notImplemented: unsupported })
+    app.use(within(under, router.routes()))
+    app.use(within(under, methods))
+  }
   return app
+}
+
+/** Leaves out `middleware` where the path does not begin with `under`. */
+function within<C extends Koa.Context>(
+  under: string,
+  middleware: (ctx: C, next: Koa.Next) => unknown,
+): (ctx: C, next: Koa.Next) => unknown {
+  return (ctx, next) => (ctx.path.startsWith(under) ? middleware(ctx, next) : next())
 }
