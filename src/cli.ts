@@ -20,7 +20,8 @@ const HELP = `berth ${VERSION}: a private OCI image registry
   berth version          print the version
   berth help VERB        say more about one of them
 
-Administration, through the running server of this data directory (or --server URL with BERTH_TOKEN); --json for programs:
+Administration, through the running server of this data directory or of --server URL with a token in BERTH_TOKEN or
+--token-file, or with --login NAME and a password; --json for programs:
 
 ${adminHelp()}
 Settings come from BERTH_* variables and the YAML file BERTH_CONFIG names: docs/configuration.md

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { ApiRefusal, openApiClient } from './api-client.ts'
+import { closeInput, readSecret } from './ask.ts'
 import { OPTIONS, type Options, type Verbs, usageFault } from './command.ts'
 import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/access.ts'
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
@@ -53,7 +54,7 @@ export async function adminVerb(noun: string, rest: readonly string[]): Promise<
   const fault = usageFault(command, positionals, given)
   if (fault !== undefined) throw new UsageError(`${noun} ${verb}`.trim() + `: ${fault}`, adminHelp(noun))
   try {
-    const api = await openApiClient({ server: values.server, token: tokenOf(values) })
+    const api = await openApiClient({ server: values.server, authorization: await authorizationOf(values) })
     const result = await command.run(api, positionals, values)
     if (values.json) process.stdout.write(`${JSON.stringify('rows' in result ? result.rows : result.json, null, 2)}\n`)
     else process.stdout.write('rows' in result ? table(result.columns, result.rows) : result.text)
@@ -62,6 +63,8 @@ export async function adminVerb(noun: string, rest: readonly string[]): Promise<
     if (!(error instanceof ApiRefusal)) throw error
     process.stderr.write(`berth ${noun}: ${error.message}\n`)
     return 1
+  } finally {
+    closeInput()
   }
 }
 
@@ -82,11 +85,26 @@ function parse(rest: readonly string[], help: string): Parsed {
   }
 }
 
-function tokenOf(values: Options): string | undefined {
-  const file = values['token-file']
-  if (file === undefined) return process.env['BERTH_TOKEN']
+/** What a server elsewhere is shown: the password of `--login`, or a token. @throws UsageError */
+async function authorizationOf(values: Options): Promise<string | undefined> {
+  const { server, login, 'token-file': file } = values
+  if (server === undefined) {
+    if (login !== undefined || file !== undefined) {
+      throw new UsageError(`--${login === undefined ? 'token-file' : 'login'} goes with --server`, '')
+    }
+    return undefined
+  }
+  if (login !== undefined) {
+    const password = await readSecret(`password of ${login}`)
+    return `Basic ${Buffer.from(`${login}:${password}`).toString('base64')}`
+  }
+  const token = file === undefined ? process.env['BERTH_TOKEN'] : readTokenFile(file)
+  return token === undefined ? undefined : `Bearer ${token}`
+}
+
+function readTokenFile(path: string): string {
   try {
-    return readFileSync(file, 'utf8').trim()
+    return readFileSync(path, 'utf8').trim()
   } catch (error) {
     throw new UsageError(`--token-file: ${error instanceof Error ? error.message : String(error)}`, '')
   }

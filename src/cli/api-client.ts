@@ -10,8 +10,8 @@ const LIMIT_MS = 60_000
 export interface ApiTarget {
   /** `https://registry.example`; without it the running server of this data directory is asked by its socket. */
   readonly server: string | undefined
-  /** A personal access token or robot's secret for {@link server}. */
-  readonly token: string | undefined
+  /** What {@link server} is shown, as an `Authorization` header. */
+  readonly authorization: string | undefined
 }
 
 /** What keeps a command from being carried out: a refusal by the API in its words, or that nobody can be asked. */
@@ -36,7 +36,7 @@ export type Row = Readonly<Record<string, unknown>>
 
 /** Finds whom to ask. @throws ApiRefusal with what to do where nobody is there, UsageError, ConfigError. */
 export async function openApiClient(target: ApiTarget): Promise<ApiClient> {
-  const send = target.server === undefined ? await bySocket() : byUrl(target.server, target.token)
+  const send = target.server === undefined ? await bySocket() : byUrl(target.server, target.authorization)
   const call = async (method: string, path: string, body?: object): Promise<unknown> => {
     const { status, text } = await send(method, `/api/v1${path}`, body === undefined ? undefined : JSON.stringify(body))
     if (status >= 200 && status < 300) return text === '' ? undefined : (JSON.parse(text) as unknown)
@@ -100,8 +100,10 @@ function isForbidden(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === 'EACCES' || error.code === 'EPERM')
 }
 
-function byUrl(server: string, token: string | undefined): Send {
-  if (token === undefined) throw new ApiRefusal('--server needs a token: set BERTH_TOKEN or --token-file')
+function byUrl(server: string, authorization: string | undefined): Send {
+  if (authorization === undefined) {
+    throw new ApiRefusal('--server needs a token in BERTH_TOKEN or --token-file, or a password with --login NAME')
+  }
   if (!/^https?:$/.test(URL.parse(server)?.protocol ?? '')) {
     throw new UsageError(`--server ${server}: write https://registry.example`, '')
   }
@@ -109,10 +111,7 @@ function byUrl(server: string, token: string | undefined): Send {
     const url = new URL(path, server)
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest
     const { headers, ...rest } = options(body)
-    return await exchange(
-      send(url, { method, ...rest, headers: { ...headers, Authorization: `Bearer ${token}` } }),
-      body,
-    )
+    return await exchange(send(url, { method, ...rest, headers: { ...headers, Authorization: authorization } }), body)
   }
 }
 

@@ -15,30 +15,39 @@ export interface Question {
  */
 export async function readSecrets(questions: readonly Question[]): Promise<readonly string[]> {
   const isTerminal = process.stdin.isTTY
-  // Readline echoes what is typed to its output.
-  const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
-  const lines = createInterface({ input: process.stdin, output: silent, terminal: isTerminal })
-  const answers = lines[Symbol.asyncIterator]()
+  const answers = (input ??= openInput(isTerminal)).lines
   const ask = async (what: string): Promise<string> => {
     if (isTerminal) process.stderr.write(`${what}: `)
     const answer = await answers.next()
     if (isTerminal) process.stderr.write('\n')
-    if (answer.done === true) throw new UsageError(`${what}: nothing was given on standard input`)
+    if (answer.done === true) throw new UsageError(`${what}: nothing was given on standard input`, '')
     return answer.value
   }
-  try {
-    const secrets: string[] = []
-    for (const { what, isNew = false } of questions) {
-      const secret = await ask(what)
-      if (isNew && isTerminal && (await ask(`${what}, again`)) !== secret) {
-        throw new UsageError(`${what}: that was not the same twice`)
-      }
-      secrets.push(secret)
+  const secrets: string[] = []
+  for (const { what, isNew = false } of questions) {
+    const secret = await ask(what)
+    if (isNew && isTerminal && (await ask(`${what}, again`)) !== secret) {
+      throw new UsageError(`${what}: that was not the same twice`, '')
     }
-    return secrets
-  } finally {
-    lines.close()
+    secrets.push(secret)
   }
+  return secrets
+}
+
+/** Standard input is read by one reader: a second one would miss the lines that the first has read ahead. */
+let input: { readonly lines: AsyncIterator<string>; close(): void } | undefined
+
+function openInput(isTerminal: boolean): NonNullable<typeof input> {
+  // Readline echoes what is typed to its output.
+  const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const reader = createInterface({ input: process.stdin, output: silent, terminal: isTerminal })
+  return { lines: reader[Symbol.asyncIterator](), close: () => reader.close() }
+}
+
+/** Lets go of standard input, so that the process can end. */
+export function closeInput(): void {
+  input?.close()
+  input = undefined
 }
 
 /** One secret: see {@link readSecrets}. */

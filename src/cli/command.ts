@@ -5,6 +5,7 @@ import { UsageError } from './usage-error.ts'
 /** Every option that some command of administration takes. */
 export const OPTIONS = {
   server: { type: 'string' },
+  login: { type: 'string' },
   'token-file': { type: 'string' },
   json: { type: 'boolean', default: false },
   user: { type: 'string' },
@@ -39,7 +40,7 @@ export interface Command {
 }
 
 /** Options that every command takes. */
-const COMMON = new Set(['server', 'token-file', 'json', 'help'])
+const COMMON = new Set(['server', 'login', 'token-file', 'json', 'help'])
 
 /** What is wrong with the words and options of a command line, going by the command's usage; or undefined. */
 export function usageFault(

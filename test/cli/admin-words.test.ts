@@ -23,8 +23,8 @@ after(async () => {
 
 const local = async (args: readonly string[], options: CommandOptions = {}): Promise<Ended> =>
   await berth(args, { cwd: work, env: { BERTH_DATA_DIR: server.dataDir }, ...options })
-const remote = async (args: readonly string[], token: string, input = ''): Promise<Ended> =>
-  await berth([...args, '--server', server.url], { cwd: work, env: { BERTH_TOKEN: token }, input })
+const remote = async (args: readonly string[], token: string): Promise<Ended> =>
+  await berth([...args, '--server', server.url], { cwd: work, env: { BERTH_TOKEN: token } })
 const login = async (name: string, password: string): Promise<number> =>
   (await fetch(`${server.url}/token`, { headers: { Authorization: basic(name, password) } })).status
 
@@ -47,11 +47,26 @@ void suite('secrets of the berth command', () => {
     assert.equal(await login('frank', ''), 401)
   })
 
+  test('from elsewhere a password does as well, and gets a token', async () => {
+    await server.administer('POST', '/users', { name: 'ivan', password: PASSWORD })
+    const byPassword = async (input: string): Promise<Ended> =>
+      await berth(['token', 'create', 'laptop', '--server', server.url, '--login', 'ivan'], { cwd: work, input })
+    const wrong = await byPassword('not the password')
+    assert.deepEqual([wrong.code, wrong.stderr], [1, 'berth token: wrong name or password\n'])
+    const { code, stdout, stderr } = await byPassword(PASSWORD)
+    assert.equal(code, 0, stderr)
+    const secret = stdout.trim().split('\n').at(-1) ?? ''
+    assert.equal((await remote(['token', 'list'], secret)).code, 0)
+    assert.equal((await local(['token', 'list', '--login', 'ivan'])).code, USAGE)
+  })
+
   test('users set their own password from elsewhere by showing the current one first', async () => {
     await server.administer('POST', '/users', { name: 'grace', password: PASSWORD })
-    const { secret } = await server.administer('POST', '/tokens', { user: 'grace', name: 'cli' })
     const set = async (...lines: string[]): Promise<Ended> =>
-      await remote(['user', 'password', 'grace', '--current'], String(secret), lines.join('\n'))
+      await berth(['user', 'password', 'grace', '--current', '--server', server.url, '--login', 'grace'], {
+        cwd: work,
+        input: [PASSWORD, ...lines].join('\n'),
+      })
     const wrong = await set('not the current one', NEW_PASSWORD)
     assert.equal(wrong.code, 1)
     assert.equal(wrong.stderr, 'berth user: the current password is wrong\n')
