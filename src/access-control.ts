@@ -32,8 +32,12 @@ export async function openAccessControl(
 ): Promise<AccessControl> {
   const access = config.auth.mode === 'token' ? await openLogins(config, db, log) : undefined
   if (access !== undefined) opened.defer(() => access.close())
+  if (access?.nobodyAdministers === true) {
+    log.warn("nobody administers the registry: run berth grant add NAME admin '**' on this machine")
+  }
   const administration = createAdministration({
     db,
+    isOpen: access === undefined,
     keyLifetimes: keyLifetimes(config),
     onPrincipalChanged: id => access?.states.forget(id),
     onKeysChanged: () => access?.keys.refresh(),

@@ -87,7 +87,7 @@ try {
     for (const fault of error.faults) process.stderr.write(`  ${fault.path}: ${fault.message}\n`)
     process.exitCode = EXIT_CONFIG
   } else if (error instanceof UsageError) {
-    process.stderr.write(`berth: ${error.message}\n\n${error.help ?? HELP}`)
+    process.stderr.write(`berth: ${error.message}\n\n${error.help ?? 'berth help shows every command.\n'}`)
     process.exitCode = EXIT_USAGE
   } else {
     process.stderr.write(`berth: ${describeFault(error)}\n`)

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { accessSync, constants, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import type { z } from 'zod'
@@ -117,6 +117,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
   }
   const get = <P extends SettingPath>(path: P): ValueOf<P> => values.get(path) as ValueOf<P>
   checkTogether(get, faults)
+  for (const path of ['tls.cert', 'tls.key'] as const) checkReadable(path, get(path), cwd, faults)
   if (faults.length > 0) throw new ConfigError(faults)
   return {
     http: {
@@ -194,6 +195,15 @@ function storageOf(get: <P extends SettingPath>(path: P) => ValueOf<P>): Config[
   }
 }
 
+function checkReadable(path: SettingPath, file: string | undefined, cwd: string, faults: ConfigFault[]): void {
+  if (file === undefined) return
+  try {
+    accessSync(resolve(cwd, file), constants.R_OK)
+  } catch (error) {
+    faults.push({ path, message: `cannot be read: ${error instanceof Error ? error.message : String(error)}` })
+  }
+}
+
 function tlsFiles(cert: string | undefined, key: string | undefined, cwd: string): Config['tls'] {
   return cert === undefined || key === undefined ? undefined : { cert: resolve(cwd, cert), key: resolve(cwd, key) }
 }
@@ -207,7 +217,11 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
     })
   }
   if ((get('tls.cert') === undefined) !== (get('tls.key') === undefined)) {
-    faults.push({ path: 'tls', message: 'tls.cert and tls.key go together' })
+    const missing = get('tls.cert') === undefined ? 'tls.cert' : 'tls.key'
+    faults.push({ path: missing, message: 'is missing: tls.cert and tls.key go together' })
+  }
+  if (get('http.port') === get('metrics.port') && get('http.port') !== 0 && get('metrics.enabled') === true) {
+    faults.push({ path: 'metrics.port', message: 'is the port of http.port: give it another, or 0 for a free one' })
   }
   const lease = get('registry.lease')
   const retention = get('registry.untaggedRetention')

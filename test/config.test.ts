@@ -179,3 +179,20 @@ void it('durations and sizes are read in their units', () => {
   assert.deepEqual([config.http.idleTimeoutMs, config.registry.leaseMs], [90_000, 500])
   assert.deepEqual([config.storage.uploadMemoryBytes, bytes], [2 ** 29, 2 ** 23])
 })
+
+void it('files of TLS that are not there, half of them, and a port given twice are faults', () => {
+  const missing = join(work, 'nothing.pem')
+  const both = faultsOf({ BERTH_TLS_CERT: missing, BERTH_TLS_KEY: missing })
+  assert.deepEqual(
+    both.map(fault => fault.path),
+    ['tls.cert', 'tls.key'],
+  )
+  assert.deepEqual(
+    faultsOf({ BERTH_TLS_CERT: import.meta.filename }).map(fault => fault.path),
+    ['tls.key'],
+  )
+  assert.deepEqual(
+    faultsOf({ BERTH_HTTP_PORT: '7000', BERTH_METRICS_PORT: '7000' }).map(fault => fault.path),
+    ['metrics.port'],
+  )
+})

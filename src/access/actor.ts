@@ -15,6 +15,8 @@ export interface Actor {
 /** What the use cases of administration work with. */
 export interface AdministrationContext {
   readonly db: Database
+  /** Whether nobody has to log in: then grants are kept for the day when they have to. */
+  readonly isOpen: boolean
   /** Told of a principal that this process changed, so that it takes effect here at once. */
   readonly onPrincipalChanged: (principalId: number) => void
   /** Told when the set of signing keys was changed here. */
@@ -24,7 +26,7 @@ export interface AdministrationContext {
 }
 
 /** The pattern whose administrators administer the registry itself. */
-const EVERYTHING = '**'
+export const EVERYTHING = '**'
 
 /**
  * Makes sure that an actor administers everything that each of `patterns` names; without any, the registry itself.
@@ -104,7 +106,7 @@ export function auditEntry(
  * @throws RegistryError CONFLICT where an active user administered everything before the change, and none does after it.
  */
 export async function keepingAdministrator<T>(tx: Transaction, change: () => Promise<T>): Promise<T> {
-  await tx.query("select pg_advisory_xact_lock(hashtextextended('administrators', 0))")
+  await lockAdministrators(tx)
   const had = await hasAdministrator(tx)
   const outcome = await change()
   if (had && !(await hasAdministrator(tx))) {
@@ -115,8 +117,14 @@ export async function keepingAdministrator<T>(tx: Transaction, change: () => Pro
   return outcome
 }
 
-async function hasAdministrator(tx: Transaction): Promise<boolean> {
-  const rows = await tx.query(
+/** Makes changes to who administers wait for each other, to the end of the transaction. */
+export async function lockAdministrators(tx: Transaction): Promise<void> {
+  await tx.query("select pg_advisory_xact_lock(hashtextextended('administrators', 0))")
+}
+
+/** Whether there is an active user who administers everything. */
+export async function hasAdministrator(db: Queryable): Promise<boolean> {
+  const rows = await db.query(
     `select p.id from principal p
       where p.kind = 'user' and p.disabled_at is null and coalesce(p.expires_at > clock_timestamp(), true)
         and exists (select from access_grant g

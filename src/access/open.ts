@@ -44,6 +44,8 @@ export interface OpenAccess {
   readonly states: PrincipalStates
   /** The first administrator's password, where this start made one; it is shown once and kept nowhere. */
   readonly generatedPassword: string | undefined
+  /** Whether no active user administers the registry: only its own machine can mend that. */
+  readonly nobodyAdministers: boolean
   /** Rotates keys when they are due. */
   rotateKeys(): Promise<void>
   /** Removes what is too old: audit entries, expired refresh tokens. */
@@ -58,7 +60,7 @@ const PRUNE_BATCH = 1_000
 export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   const { db, keyLifetimes, onError } = options
   await rotateKeysWhenDue(db, keyLifetimes)
-  const generatedPassword = await ensureFirstAdmin(db, options.adminPassword)
+  const { generatedPassword, nobodyAdministers } = await ensureFirstAdmin(db, options.adminPassword)
   const keys = new Keys(db)
   const states = new PrincipalStates(db, options.revocationMaxAgeMs)
   const audit = new AuditTrail(db, onError)
@@ -89,6 +91,7 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
     keys,
     states,
     generatedPassword,
+    nobodyAdministers,
     async rotateKeys() {
       if (await rotateKeysWhenDue(db, keyLifetimes)) keys.refresh()
     },

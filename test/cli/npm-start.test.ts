@@ -28,7 +28,12 @@ function isAlive(pid: number): boolean {
 
 it('the registry ends when `npm start` is told to: supervisors know only the process they started', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'berth-test-npm-'))
-  const settings = { BERTH_HTTP_PORT: '0', BERTH_METRICS_PORT: '0', BERTH_LOG_FORMAT: 'json', BERTH_DATA_DIR: directory }
+  const settings = {
+    BERTH_HTTP_PORT: '0',
+    BERTH_METRICS_PORT: '0',
+    BERTH_LOG_FORMAT: 'json',
+    BERTH_DATA_DIR: directory,
+  }
   const child = spawn('npm', ['--prefix', REPOSITORY_ROOT, 'start'], {
     env: { ...process.env, ...settings },
     stdio: ['ignore', 'pipe', 'ignore'],

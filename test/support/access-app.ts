@@ -48,6 +48,7 @@ export async function startAccessApp(): Promise<AccessApp> {
       })
       close = () => access.close()
       const administration = createAdministration({
+        isOpen: false,
         db,
         keyLifetimes: KEY_LIFETIMES,
         onPrincipalChanged: id => access.states.forget(id),

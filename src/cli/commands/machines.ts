@@ -39,7 +39,7 @@ export const robotVerbs: Verbs = {
   },
   rotate: {
     usage: 'NAME [--overlap 1h]',
-    about: 'give a robot a new secret; the former stays good for the overlap',
+    about: 'give a robot a new secret; the former stays good for the overlap, and one before that ends at once',
     async run(api, [name], options) {
       const made = (await api.call('POST', path('robots', need(name, 'NAME'), 'secrets'), overlap(options))) as Row
       return done(`the new secret of ${String(made['name'])} (shown this once)\n${String(made['secret'])}`, made)
@@ -102,7 +102,7 @@ export const tokenVerbs: Verbs = {
   },
   rotate: {
     usage: 'NAME [--user NAME] [--overlap 1h]',
-    about: 'give a token a new secret; the former stays good for the overlap',
+    about: 'give a token a new secret; the former stays good for the overlap, and one before that ends at once',
     async run(api, [name], options) {
       const body = { ...userOf(options), ...overlap(options) }
       const made = (await api.call('POST', path('tokens', need(name, 'NAME'), 'secrets'), body)) as Row
