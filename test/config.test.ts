@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { ConfigError, type ConfigFault, loadConfig } from '../src/config.ts'
+import { ConfigError, loadConfig } from '../src/config.ts'
+import type { ConfigFault } from '../src/config-sources.ts'
 
 const work = mkdtempSync(join(tmpdir(), 'berth-test-config-'))
 after(() => rmSync(work, { recursive: true }))

@@ -1,3 +1,4 @@
+import type { Transaction } from '../metadata/database.ts'
 import * as rows from '../metadata/groups.ts'
 import { findPrincipal } from '../metadata/principals.ts'
 import { type Actor, type AdministrationContext, keepingAdministrator, record, requireAdmin } from './actor.ts'
@@ -39,14 +40,13 @@ export async function deleteGroup(context: AdministrationContext, actor: Actor, 
 export async function addGroupMember(
   context: AdministrationContext,
   actor: Actor,
-  membership: { readonly group: string; readonly member: string },
+  membership: Membership,
 ): Promise<void> {
   await requireAdmin(context.db, actor)
   await context.db.transaction(async tx => {
-    const group = found(await rows.findGroup(tx, membership.group), `group ${membership.group}`)
-    const member = found(await findPrincipal(tx, membership.member), `principal ${membership.member}`)
-    await rows.addMember(tx, group.id, member.id)
-    await record(tx, actor, 'group.add', membership)
+    const { groupId, memberId } = await idsOf(tx, membership)
+    await rows.addMember(tx, groupId, memberId)
+    await record(tx, actor, 'group.add', { ...membership })
   })
 }
 
@@ -54,15 +54,14 @@ export async function addGroupMember(
 export async function removeGroupMember(
   context: AdministrationContext,
   actor: Actor,
-  membership: { readonly group: string; readonly member: string },
+  membership: Membership,
 ): Promise<void> {
   await requireAdmin(context.db, actor)
   await context.db.transaction(async tx => {
-    const group = found(await rows.findGroup(tx, membership.group), `group ${membership.group}`)
-    const member = found(await findPrincipal(tx, membership.member), `principal ${membership.member}`)
-    const gone = await keepingAdministrator(tx, () => rows.removeMember(tx, group.id, member.id))
+    const { groupId, memberId } = await idsOf(tx, membership)
+    const gone = await keepingAdministrator(tx, () => rows.removeMember(tx, groupId, memberId))
     found(gone || undefined, `member ${membership.member} of group ${membership.group}`)
-    await record(tx, actor, 'group.remove', membership)
+    await record(tx, actor, 'group.remove', { ...membership })
   })
 }
 
@@ -77,4 +76,16 @@ export async function listGroupMembers(
   const group = found(await rows.findGroup(context.db, name), `group ${name}`)
   const members = await rows.listMembers(context.db, group.id, last, limit + 1)
   return pageOf(members, limit, { key: member => member.name, present: member => member })
+}
+
+interface Membership {
+  readonly group: string
+  readonly member: string
+}
+
+/** @throws RegistryError NOT_FOUND. */
+async function idsOf(tx: Transaction, { group, member }: Membership): Promise<{ groupId: number; memberId: number }> {
+  const { id: groupId } = found(await rows.findGroup(tx, group), `group ${group}`)
+  const { id: memberId } = found(await findPrincipal(tx, member), `principal ${member}`)
+  return { groupId, memberId }
 }

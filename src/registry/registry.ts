@@ -7,7 +7,8 @@ import type { Caller, RegistryContext, VisibleNames } from './context.ts'
 import * as lists from './lists.ts'
 import * as manifests from './manifests.ts'
 import { PayloadCache } from './payload-cache.ts'
-import { type UploadBody, type UploadTarget, Uploads } from './uploads.ts'
+import type { UploadTarget } from './upload-refusals.ts'
+import { type UploadBody, Uploads } from './uploads.ts'
 
 /** The use cases, one method each; what every method means stands with the function it calls. */
 export interface Registry {

@@ -8,11 +8,12 @@ import { holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
-import { ContentTooLarge, type StorageKey, WriteLost, type WriteState } from '../storage/blob-store.ts'
+import type { StorageKey, WriteState } from '../storage/blob-store.ts'
 import { type BlobLookUp, statBlob } from './blobs.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
 import { type UploadLease, withUploadLease } from './upload-lease.ts'
+import { type UploadTarget, checkStart, refusalOf, unknownUpload, wrongDigest } from './upload-refusals.ts'
 
 /** Clients give up 30 s after their last byte, so a longer reading answers 503 and goes on. */
 const READ_LIMIT_MS = 20_000
@@ -26,12 +27,6 @@ export interface UploadBody {
   readonly length?: number | undefined
   /** Fires when the client is gone. */
   readonly signal: AbortSignal
-}
-
-/** Which session of which repository. */
-export interface UploadTarget {
-  readonly name: RepositoryName
-  readonly id: string
 }
 
 /** The use cases of upload sessions: distribution-spec, "Pushing blobs". Holds nothing another process needs. */
@@ -283,41 +278,4 @@ function progressOf({ row }: UploadLease): Progress {
 /** The digests to record with a durable offset: only where exactly that much was hashed. */
 function prefixAt(hash: RunningHash | undefined, offset: number): rows.PrefixDigests {
   return hash?.offset === offset ? hash.digests() : {}
-}
-
-function checkStart(offset: number, start: number | undefined): void {
-  if (start === undefined || start === offset) return
-  throw new RegistryError('RANGE_INVALID', {
-    message: `the upload holds ${offset} bytes, so the next chunk starts at ${offset}`,
-    headers: { Range: `0-${Math.max(offset - 1, 0)}` },
-    detail: { offset },
-  })
-}
-
-function unknownUpload(target: UploadTarget): RegistryError {
-  return new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: target.id } })
-}
-
-/** What the store refuses for good, in the protocol's words; any other error as it is. */
-function refusalOf(error: unknown, target: UploadTarget): unknown {
-  if (error instanceof WriteLost) {
-    return new RegistryError('BLOB_UPLOAD_UNKNOWN', {
-      message: 'the upload cannot be continued, start it again',
-      detail: { upload: target.id },
-      cause: error,
-    })
-  }
-  if (error instanceof ContentTooLarge) {
-    return new RegistryError('SIZE_INVALID', {
-      status: 413,
-      message: `the blob is larger than ${error.limitBytes} bytes`,
-      detail: { limitBytes: error.limitBytes },
-      cause: error,
-    })
-  }
-  return error
-}
-
-function wrongDigest(expected: Digest, received: string): RegistryError {
-  return new RegistryError('DIGEST_INVALID', { detail: { expected, received } })
 }

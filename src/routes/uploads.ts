@@ -7,7 +7,8 @@ import { RegistryError } from '../oci/errors.ts'
 import { type RepositoryName, tryParseName } from '../oci/name.ts'
 import { parseContentRange } from '../oci/range.ts'
 import type { Registry } from '../registry/registry.ts'
-import type { UploadBody, UploadTarget } from '../registry/uploads.ts'
+import type { UploadTarget } from '../registry/upload-refusals.ts'
+import type { UploadBody } from '../registry/uploads.ts'
 import { callerOf, clientGone, empty, nameOf, paramOf, queryValue, visibleTo } from './params.ts'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/

@@ -1,0 +1,71 @@
+import { isIP } from 'node:net'
+import { z } from 'zod'
+
+const SECOND = 1000
+const MINUTE = 60 * SECOND
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: SECOND, m: MINUTE, h: HOUR, d: DAY }
+const SIZE_UNITS: Readonly<Record<string, number>> = { '': 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }
+
+interface Bounds {
+  readonly min: string
+  readonly max: string
+}
+
+/** A number with a unit. What the pattern lets through is what the published schema lets through; the bounds are ours. */
+function quantity(units: Readonly<Record<string, number>>, what: string, { min, max }: Bounds) {
+  const names = Object.keys(units).filter(name => name !== '')
+  const unit = '' in units ? `(?:${names.join('|')})?` : `(?:${names.join('|')})`
+  const pattern = new RegExp(String.raw`^\d+(?:\.\d+)? ?${unit}$`)
+  const valid = `must be a ${what}, from ${min} to ${max}`
+  const amountOf = (text: string): number =>
+    Number.parseFloat(text) * (units[text.replace(/^[\d. ]+/, '')] ?? Number.NaN)
+  const [least, most] = [amountOf(min), amountOf(max)]
+  const written = z.string(valid).regex(pattern, valid)
+  const input = '' in units ? z.union([z.int(valid).nonnegative(valid), written], valid) : written
+  return input.transform((value, context) => {
+    const amount = Math.round(amountOf(String(value)))
+    if (amount >= least && amount <= most) return amount
+    context.addIssue({ code: 'custom', message: valid })
+    return z.NEVER
+  })
+}
+
+export const duration = (min: string, max: string) =>
+  quantity(DURATION_UNITS, 'duration with its unit, such as 500ms, 30s, 10m, 24h or 7d', { min, max })
+export const size = (min: string, max: string) =>
+  quantity(SIZE_UNITS, 'size such as 64MiB, or a number of bytes', { min, max })
+
+/** A whole number, from the environment as text. */
+export function whole(min: number, max: number) {
+  const valid = `must be a whole number from ${min} to ${max}`
+  const bounded = z.int(valid).min(min, valid).max(max, valid)
+  const written = z.string(valid).regex(/^\d+$/, valid).transform(Number).pipe(bounded)
+  return z.union([bounded, written], valid)
+}
+
+export const port = whole(0, 65_535)
+/** Beyond any clock or timer's reach is a slip of the pen, not a wish. */
+export const EVER = '3650d'
+export const truth = z.union(
+  [z.boolean(), z.enum(['true', 'false']).transform(text => text === 'true')],
+  'must be true or false',
+)
+export const text = z.string('must be text').min(1, { error: 'must not be empty', abort: true })
+export const origin = text.regex(/^https?:\/\/[^/?#]+\/?$/, 'must be like https://s3.example.com:9000, without a path')
+
+/** A list of addresses and networks, as text with commas or as a list. */
+export const networks = z
+  .union([z.string(), z.array(z.string())], 'must be addresses or networks such as 10.0.0.0/8')
+  .transform(value =>
+    (typeof value === 'string' ? value.split(',') : value).map(one => one.trim()).filter(one => one !== ''),
+  )
+  .refine(list => list.every(isNetwork), 'must be addresses or networks such as 10.0.0.0/8')
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits, ...more] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || more.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
