@@ -29,10 +29,15 @@ export interface GateState {
 /** The query parameter of a Location that carries the capability of an upload. */
 export const CAPABILITY_PARAMETER = 'grant'
 
-const pass: Middleware = (_ctx, next) => next()
+const letThrough: Middleware = (_ctx, next) => next()
 
 /** Lets everybody through: for a registry that is open. */
-export const OPEN_GATE: Gate = { repository: () => pass, upload: pass, ping: pass, catalog: pass }
+export const OPEN_GATE: Gate = {
+  repository: () => letThrough,
+  upload: letThrough,
+  ping: letThrough,
+  catalog: letThrough,
+}
 
 /** A gate that asks `authority`. `publicUrl` is the registry's own address where it is configured. */
 export function createGate(authority: Authority, publicUrl: string | undefined): Gate {
@@ -60,9 +65,20 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
     }
   }
 
+  /** Runs what stands behind the gate; a rule that finds the token out of date refuses with a challenge as well. */
+  const pass = async (ctx: Context, action: Action, next: () => Promise<unknown>): Promise<void> => {
+    try {
+      await next()
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') throw error
+      const headers = challenge(ctx, scopeOf(nameIn(ctx), action), 'invalid_token')
+      throw new RegistryError('UNAUTHORIZED', { message: error.message, headers, cause: error })
+    }
+  }
+
   const demand = async (ctx: Context, action: Action): Promise<void> => {
     const name = nameIn(ctx)
-    const scope = `repository:${name}:${SCOPES[action]}`
+    const scope = scopeOf(name, action)
     const access = await identify(ctx, scope)
     if (access.may(action, name)) return
     throw new RegistryError('UNAUTHORIZED', {
@@ -75,7 +91,7 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
   return {
     repository: action => async (ctx, next) => {
       await demand(ctx, action)
-      await next()
+      await pass(ctx, action, next)
     },
     upload: async (ctx, next) => {
       const { [CAPABILITY_PARAMETER]: capability } = ctx.query
@@ -84,7 +100,7 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
         typeof capability === 'string' ? await authority.findUpload(capability, id, nameIn(ctx)) : undefined
       if (upload === undefined) await demand(ctx, 'push')
       else (ctx.state as GateState).upload = upload
-      await next()
+      await pass(ctx, 'push', next)
     },
     ping: async (ctx, next) => {
       const access = await identify(ctx, '')
@@ -105,6 +121,10 @@ export function createGate(authority: Authority, publicUrl: string | undefined):
 
 /** What a token must allow for an action, as challenges ask for it. */
 const SCOPES: Readonly<Record<Action, string>> = { pull: 'pull', push: 'pull,push', delete: 'delete', admin: '*' }
+
+function scopeOf(name: string, action: Action): string {
+  return `repository:${name}:${SCOPES[action]}`
+}
 
 /** What a person is told. Clients show a token also where nobody has logged in. */
 function refusal({ identity }: Access, action: Action): string {

@@ -70,10 +70,10 @@ export class Uploads {
    * @throws RegistryError BLOB_UPLOAD_UNKNOWN; RANGE_INVALID with the present `Range` when the chunk does not start there.
    */
   async append(target: UploadTarget, body: UploadBody): Promise<number> {
-    await this.#find(target)
+    const { uses_sha512: usesSha512 } = await this.#find(target)
     return await this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body.start)
-      return (await this.#write(target, lease, body, false)).offset
+      return (await this.#write(target, lease, body, { usesSha512, last: false })).offset
     })
   }
 
@@ -83,8 +83,8 @@ export class Uploads {
    */
   async finish(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
     try {
-      await this.#find(target)
-      await this.#finishInTime(target, digest, body)
+      const { uses_sha512: usesSha512 } = await this.#find(target)
+      await this.#finishInTime(target, digest, body, usesSha512)
     } catch (error) {
       // A repeated close, or another request finished it while this one waited for the lease.
       const gone = error instanceof RegistryError && error.code === 'BLOB_UPLOAD_UNKNOWN'
@@ -92,12 +92,18 @@ export class Uploads {
     }
   }
 
-  async #finishInTime(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
+  async #finishInTime(
+    target: UploadTarget,
+    digest: Digest,
+    body: UploadBody | undefined,
+    usesSha512: boolean,
+  ): Promise<void> {
     const received = Promise.withResolvers<void>()
     const answered = new AbortController()
     const closed = this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body?.start)
-      const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body, true)
+      const written =
+        body === undefined ? progressOf(lease) : await this.#write(target, lease, body, { usesSha512, last: true })
       received.resolve()
       await this.#close(target, lease, written, digest)
     })
@@ -165,10 +171,15 @@ export class Uploads {
     })
   }
 
-  async #write(target: UploadTarget, lease: UploadLease, body: UploadBody, last: boolean): Promise<Progress> {
+  async #write(
+    target: UploadTarget,
+    lease: UploadLease,
+    body: UploadBody,
+    { usesSha512, last }: { readonly usesSha512: boolean; readonly last: boolean },
+  ): Promise<Progress> {
     const { db, store, lifetimes } = this.#context
     const { row } = lease
-    const algorithms: DigestAlgorithm[] = (await this.#find(target)).uses_sha512 ? ['sha256', 'sha512'] : ['sha256']
+    const algorithms: DigestAlgorithm[] = usesSha512 ? ['sha256', 'sha512'] : ['sha256']
     const hash = this.#hashes.resume(row, algorithms)
     let progress: Progress = progressOf(lease)
     const onDurable = async (state: WriteState): Promise<void> => {

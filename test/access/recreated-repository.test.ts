@@ -68,7 +68,10 @@ void suite('a repository that was deleted and made again under its name is anoth
   ]
   for (const [method, path, body] of calls) {
     test(`a token for the former one is refused: ${method} ${path.replace(DIGEST, 'DIGEST')}`, async () => {
-      assert.equal((await ask(former, method, path, body)).status, 401)
+      const response = await ask(former, method, path, body)
+      assert.equal(response.status, 401)
+      // RFC 9110 section 15.5.2: without a challenge no client would fetch another token.
+      assert.match(response.headers.get('www-authenticate') ?? '', /^Bearer .*team\/app.*error="invalid_token"$/)
     })
   }
 
