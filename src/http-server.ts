@@ -2,6 +2,7 @@ import { type IncomingMessage, type RequestListener, type ServerResponse, create
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { expectsContinue } from './middleware/expect.ts'
 import { type RefusalObserver, answerRefusals } from './middleware/refusals.ts'
 import { type TlsFiles, type TlsObserver, readTls, reloadTls } from './tls.ts'
 
@@ -61,6 +62,10 @@ export async function listen(options: HttpServerOptions): Promise<HttpServer> {
   const secure =
     tls === undefined ? undefined : createTlsServer({ ...HTTP_OPTIONS, ...(await readTls(tls)) }, onRequest)
   const server = secure ?? createServer(HTTP_OPTIONS, onRequest)
+  server.on('checkContinue', (req, res) => {
+    expectsContinue(req, res)
+    onRequest(req, res)
+  })
   answerRefusals(server, options.onRefusal)
   // A push of many gigabytes over a thin line is no fault; a peer that sends nothing is.
   server.requestTimeout = 0

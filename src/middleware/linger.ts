@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Context } from 'koa'
+import { isWaiting } from './expect.ts'
 
 /** What a client may still send after its refusal, in bytes and in milliseconds, before the connection is closed. */
 const DRAIN_BYTES = 64 * 1024 * 1024
@@ -8,7 +9,7 @@ const DRAIN_MS = 30_000
 /** Whether the body of this request is still on its way. */
 export function isArriving(req: IncomingMessage): boolean {
   const { 'transfer-encoding': coding, 'content-length': length } = req.headers
-  return !req.complete && (coding !== undefined || Number(length) > 0)
+  return !req.complete && !isWaiting(req) && (coding !== undefined || Number(length) > 0)
 }
 
 /**

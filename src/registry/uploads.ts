@@ -15,8 +15,8 @@ import { RunningHash, RunningHashes } from './running-hash.ts'
 import { type UploadLease, withUploadLease } from './upload-lease.ts'
 import { type UploadTarget, checkStart, refusalOf, unknownUpload, wrongDigest } from './upload-refusals.ts'
 
-/** Clients give up 30 s after their last byte, so a longer reading answers 503 and goes on. */
-const READ_LIMIT_MS = 20_000
+/** Clients give up 30 s after their last byte, so a longer close answers 503 and goes on. */
+const CLOSE_LIMIT_MS = 20_000
 
 /** Bytes a client sends for a session. */
 export interface UploadBody {
@@ -100,6 +100,8 @@ export class Uploads {
   ): Promise<void> {
     const received = Promise.withResolvers<void>()
     const answered = new AbortController()
+    // What a client waits for after its last byte is one limit, whatever it waits for.
+    if (body === undefined) received.resolve()
     const closed = this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body?.start)
       const written =
@@ -108,7 +110,7 @@ export class Uploads {
       await this.#close(target, lease, written, digest)
     })
     const tooLong = received.promise
-      .then(() => delay(READ_LIMIT_MS, undefined, { signal: answered.signal, ref: false }))
+      .then(() => delay(CLOSE_LIMIT_MS, undefined, { signal: answered.signal, ref: false }))
       .then(
         () => 'reading' as const,
         () => 'answered' as const,

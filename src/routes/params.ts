@@ -1,6 +1,7 @@
 import type { Context } from 'koa'
 import { type RepositoryName, parseName } from '../oci/name.ts'
 import type { Authority, VisibleNames } from '../auth/authority.ts'
+import { awaited } from '../middleware/expect.ts'
 import type { GateState } from '../middleware/gate.ts'
 import { type ErrorCode, RegistryError } from '../oci/errors.ts'
 import type { Caller } from '../registry/context.ts'
@@ -101,7 +102,7 @@ export async function readBody(
   const chunks: Buffer[] = []
   let size = 0
   // Leaving the loop must not destroy the request: the answer goes over the same socket.
-  for await (const chunk of ctx.req.iterator({ destroyOnReturn: false })) {
+  for await (const chunk of awaited(ctx.req).iterator({ destroyOnReturn: false })) {
     const bytes = chunk as Buffer
     size += bytes.byteLength
     if (size > maxBytes) throw tooLarge()

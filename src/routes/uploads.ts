@@ -1,6 +1,7 @@
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import type { Authority } from '../auth/authority.ts'
+import { awaited } from '../middleware/expect.ts'
 import { CAPABILITY_PARAMETER, type Gate, type GateState } from '../middleware/gate.ts'
 import { isDigestAlgorithm, parseDigest, tryParseDigest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
@@ -96,14 +97,14 @@ function bodyOf(ctx: Context): UploadBody {
   const signal = clientGone(ctx)
   const announced = ctx.get('Content-Length')
   const length = announced === '' ? undefined : Number(announced)
-  if (header === '') return { stream: ctx.req, start: undefined, length, signal }
+  if (header === '') return { stream: awaited(ctx.req), start: undefined, length, signal }
   const range = parseContentRange(header)
   if (length !== undefined && length !== range.end - range.start + 1) {
     throw new RegistryError('SIZE_INVALID', {
       detail: { contentRange: header, contentLength: announced },
     })
   }
-  return { stream: ctx.req, start: range.start, length, signal }
+  return { stream: awaited(ctx.req), start: range.start, length, signal }
 }
 
 /** Answers where the session goes on; with logins the Location carries the right to it, which outlives the token. */

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { after, before, suite, test } from 'node:test'
 import { RegistryClient, digestOf } from '../support/client.ts'
 import { type RawRequest, sendRaw } from '../support/raw-http.ts'
@@ -136,6 +139,46 @@ void suite('refusals', () => {
       headers: ['Expect: 100-continue', 'Content-Length: 2'],
     })
     assert.equal(answer.status, 100)
+  })
+
+  void test('a client that expects 100-continue is not told to send what is refused, and the connection ends (RFC 9110 section 10.1.1)', async () => {
+    for (const [method, path] of [
+      ['PUT', '/v2/Errors/manifests/v1'],
+      ['PATCH', '/v2/errors/a/blobs/uploads/none'],
+      ['PUT', '/v2/errors/a/manifests/v1?tag=-'],
+    ] as const) {
+      const answer = await sendRaw(server.host, {
+        method,
+        path,
+        headers: ['Expect: 100-continue', 'Content-Length: 2'],
+      })
+      assert.ok(answer.status >= 400 && answer.status < 500, `${path}: ${answer.status}`)
+      assert.equal(answer.headers.get('connection'), 'close')
+    }
+  })
+
+  void test('a client that waited for 100-continue keeps its connection (RFC 9110 section 10.1.1)', async () => {
+    const socket = connect({ host: '127.0.0.1', port: Number(new URL(server.url).port) })
+    socket.setEncoding('latin1')
+    let heard = ''
+    socket.on('data', text => (heard += text))
+    const until = async (pattern: RegExp): Promise<void> => {
+      while (!pattern.test(heard)) await once(socket, 'data', { signal: AbortSignal.timeout(20_000) })
+      heard = ''
+    }
+    try {
+      const head = ['POST /v2/errors/expect/blobs/uploads/?digest=XX HTTP/1.1', `Host: ${server.host}`]
+      const digest = `sha256:${createHash('sha256').update('ok').digest('hex')}`
+      const request = [...head, 'Expect: 100-continue', 'Content-Length: 2', '', ''].join('\r\n')
+      for (let turn = 0; turn < 2; turn += 1) {
+        socket.write(request.replace('XX', digest))
+        await until(/^HTTP\/1\.1 100 Continue\r\n\r\n/)
+        socket.write('ok')
+        await until(/^HTTP\/1\.1 201 [^]*connection: keep-alive/i)
+      }
+    } finally {
+      socket.destroy()
+    }
   })
 
   const wire: readonly (readonly [string, RawRequest, number])[] = [
