@@ -1,6 +1,5 @@
 import { constants } from 'node:os'
 import { type Config, loadConfig } from '../config.ts'
-import { serve } from '../server.ts'
 
 export const SERVE_HELP = `berth serve: runs the registry until SIGTERM or SIGINT.
 
@@ -9,10 +8,12 @@ Requests that are running then may finish within http.shutdownTimeout; a second 
 /** A terminal's Ctrl-C reaches this process and what started it, which passes it on: that is one signal, not two. */
 const SAME_SIGNAL_MS = 500
 
-/** Runs the registry until SIGTERM or SIGINT; a second signal ends it at once. @throws ConfigError, and what {@link serve} throws. */
+/** Runs the registry until SIGTERM or SIGINT; a second signal ends it at once. @throws ConfigError, and what serve throws. */
 export async function serveVerb(): Promise<number> {
   const config = loadConfig(process.env, process.cwd())
   const stop = stopSignal()
+  // Loaded here alone: the other verbs start in half the time, above all the health check that a container runs for ever.
+  const { serve } = await import('../server.ts')
   const server = await serve(config)
   // Standard output is the log's.
   process.stderr.write(welcome(config, server.url))
