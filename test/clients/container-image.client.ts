@@ -1,47 +1,22 @@
 import assert from 'node:assert/strict'
-import { chmod, copyFile, cp, mkdir, symlink } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import {
   REPOSITORY_ROOT,
-  exists,
   layoutDescriptor,
   makeLayout,
-  makeRootfs,
-  makeTar,
   removeScratch,
   run,
   scratch,
   startDockerd,
   until,
 } from '../support/clients.ts'
+import { importNodeImage } from '../support/stand-in-images.ts'
 
 const BASE_IMAGE = 'node:24-bookworm-slim'
-const CA_BUNDLE = '/etc/ssl/certs/ca-certificates.crt'
 const IMAGE = 'berth:test'
 const CONTAINER = 'berth'
-
-/** Makes what stands in for the official base image: Debian's busybox and libraries, this Node, this machine's npm. */
-async function makeBaseRootfs(dir: string): Promise<void> {
-  await makeRootfs(dir)
-  const { stdout } = await run('ldd', [process.execPath])
-  const libraries = [...stdout.matchAll(/(?:=> )?(\/\S+) \(0x/g)].map(match => String(match[1]))
-  for (const library of libraries) await place(dir, library, library)
-  await place(dir, process.execPath, '/usr/local/bin/node')
-  const npmRoot = (await run('npm', ['root', '-g'])).stdout.trim()
-  await cp(join(npmRoot, 'npm'), join(dir, 'usr/local/lib/node_modules/npm'), { recursive: true })
-  await symlink('../lib/node_modules/npm/bin/npm-cli.js', join(dir, 'usr/local/bin/npm'))
-  await mkdir(join(dir, 'usr/bin'), { recursive: true })
-  await symlink('/bin/busybox', join(dir, 'usr/bin/env'))
-  if (await exists(CA_BUNDLE)) await place(dir, CA_BUNDLE, CA_BUNDLE)
-}
-
-async function place(dir: string, from: string, to: string): Promise<void> {
-  await mkdir(dirname(join(dir, to)), { recursive: true })
-  await copyFile(from, join(dir, to))
-  await chmod(join(dir, to), 0o755)
-}
 
 async function freePort(): Promise<number> {
   const server = createServer()
@@ -61,13 +36,7 @@ describe('the container image', () => {
   before(async () => {
     work = await scratch()
     engine = await startDockerd(join(work, 'd'))
-    await makeBaseRootfs(join(work, 'base'))
-    await makeTar(join(work, 'base'), join(work, 'base.tar'))
-    const registry = (await run('npm', ['config', 'get', 'registry'])).stdout.trim()
-    const settings = ['PATH=/usr/local/bin:/usr/bin:/bin', `NPM_CONFIG_REGISTRY=${registry}`]
-    if (await exists(CA_BUNDLE)) settings.push(`NODE_EXTRA_CA_CERTS=${CA_BUNDLE}`)
-    const changes = settings.flatMap(setting => ['--change', `ENV ${setting}`])
-    await engine.docker('import', ...changes, join(work, 'base.tar'), BASE_IMAGE)
+    await importNodeImage(engine.docker, work, BASE_IMAGE)
     await engine.docker('build', '--network', 'host', '--tag', IMAGE, REPOSITORY_ROOT)
     const port = await freePort()
     host = `127.0.0.1:${port}`

@@ -102,9 +102,9 @@ export async function makeRootfs(dir: string): Promise<void> {
   await writeFile(join(dir, 'etc', 'group'), 'root:x:0:\nnode:x:1000:\n')
 }
 
-/** Packs a directory as a tar owned by root, ready for `docker import`. */
+/** Packs a directory as a tar with the owners it has, ready for `docker import`. */
 export async function makeTar(dir: string, file: string): Promise<void> {
-  await run('tar', ['--numeric-owner', '--owner=0', '--group=0', '-C', dir, '-cf', file, '.'])
+  await run('tar', ['--numeric-owner', '-C', dir, '-cf', file, '.'])
 }
 
 export interface LayerFile {
@@ -202,20 +202,66 @@ export interface Engine {
   stop(): Promise<void>
 }
 
-/** Starts a Docker engine with a data root of its own, so that it is a host of its own. */
-export async function startDockerd(dir: string): Promise<Engine & { docker: (...args: string[]) => Promise<Output> }> {
+/** A Docker engine and its command. */
+export interface DockerEngine extends Engine {
+  readonly docker: (...args: string[]) => Promise<Output>
+}
+
+/** Starts a Docker engine with a data root of its own, so that it is a host of its own, on this machine's network. */
+export async function startDockerd(dir: string): Promise<DockerEngine> {
+  const args = ['--iptables=false', '--ip6tables=false', '--bridge=none']
+  return await launchDockerd(dir, ['/usr/sbin/dockerd', ...args])
+}
+
+/** A Docker engine whose machine has a network of its own: bridges, published ports and rules of it are nobody else's. */
+export interface IsolatedDockerEngine extends DockerEngine {
+  /** Runs a command on that network. */
+  readonly runInside: (command: string, args: readonly string[], options?: RunOptions) => Promise<Output>
+}
+
+/**
+ * Starts a Docker engine in a network namespace of its own, which ends with it.
+ * @param address a second address of its loopback, because Docker takes 127.0.0.0/8 for a place that needs no TLS
+ * @param authority file with the certificates (PEM) that the engine trusts
+ */
+export async function startIsolatedDockerd(
+  dir: string,
+  { address, authority }: { address: string; authority: string },
+): Promise<IsolatedDockerEngine> {
+  const start = `ip link set lo up && ip address add ${address}/32 dev lo && exec /usr/sbin/dockerd "$@"`
+  const command = ['unshare', '--net', 'sh', '-c', start, 'dockerd']
+  const engine = await launchDockerd(dir, command, { SSL_CERT_FILE: authority })
+  const pid = (await readFile(join(dir, 'pid'), 'utf8')).trim()
+  return {
+    ...engine,
+    runInside: (command, words, options) => run('nsenter', [`--net=/proc/${pid}/ns/net`, command, ...words], options),
+  }
+}
+
+async function launchDockerd(
+  dir: string,
+  [command = '', ...first]: readonly string[],
+  env?: Readonly<Record<string, string>>,
+): Promise<DockerEngine> {
   await mkdir(dir, { recursive: true })
   const socket = join(dir, 'docker.sock')
-  const args = ['--host', `unix://${socket}`, '--data-root', join(dir, 'data'), '--exec-root', join(dir, 'exec')]
+  const args = [
+    ...first,
+    '--host',
+    `unix://${socket}`,
+    '--data-root',
+    join(dir, 'data'),
+    '--exec-root',
+    join(dir, 'exec'),
+  ]
   args.push('--pidfile', join(dir, 'pid'), '--config-file', join(dir, 'daemon.json'), '--storage-driver', 'overlay2')
-  args.push('--iptables=false', '--ip6tables=false', '--bridge=none')
   await writeFile(join(dir, 'daemon.json'), '{}\n')
   await mkdir(join(dir, 'config'), { recursive: true })
   const docker = (...words: string[]): Promise<Output> =>
     run('/usr/bin/docker', ['--host', `unix://${socket}`, ...words], {
       env: { DOCKER_CONFIG: join(dir, 'config'), DOCKER_BUILDKIT: '0' },
     })
-  const engine = await startEngine('/usr/sbin/dockerd', args, dir, () => docker('version'))
+  const engine = await startEngine(command, args, dir, () => docker('version'), env)
   return { socket, docker, stop: engine }
 }
 
@@ -237,10 +283,11 @@ async function startEngine(
   args: readonly string[],
   dir: string,
   probe: () => Promise<unknown>,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<() => Promise<void>> {
   const logFile = join(dir, 'engine.log')
   const log = openSync(logFile, 'a')
-  const child = spawn(command, args, { stdio: ['ignore', log, log] })
+  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', log, log] })
   closeSync(log)
   let startError: Error | undefined
   child.once('error', error => (startError = error))
