@@ -8,7 +8,7 @@ WORKDIR /app
 ENV NODE_ENV=production \
     BERTH_HTTP_HOST=0.0.0.0 \
     BERTH_DATA_DIR=/var/lib/berth
-RUN mkdir -p /var/lib/berth && chown node:node /var/lib/berth
+RUN mkdir -p /var/lib/berth && chown node:node /var/lib/berth && ln -s /app/bin/berth.js /usr/local/bin/berth
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY package.json LICENSE ./
 COPY bin ./bin

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the checks need on a Debian 12 machine: packages by apt, the conformance suite, crane and versitygw by Go.
+# Installs what the checks need on a Debian 12 machine: packages by apt, the conformance suite, crane, versitygw and Docker
+# Compose by Go.
 # Safe to run again; what is already there is left alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -7,10 +8,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CONFORMANCE_VERSION=v0.0.0-20260831232431-97274622c111
 CRANE_VERSION=v0.22.1
 VERSITYGW_VERSION=v1.8.0
+COMPOSE_VERSION=v2.40.3
 BIN_DIR=$PWD/.cache/bin
 PACKAGES=(
   postgresql skopeo podman buildah docker.io containerd umoci docker-registry busybox-static
   crun runc uidmap iptables fuse-overlayfs wrk ceph-mon ceph-osd radosgw ceph-common
+  haproxy iproute2 openssl
 )
 
 fail() {
@@ -67,6 +70,24 @@ install_go() {
   echo "install-ci: $name $version installed"
 }
 
+# Compose has a go.mod that `go install MODULE@VERSION` refuses, so a module made for the moment requires it.
+install_compose() {
+  local version=$1 stamp=$BIN_DIR/.docker-compose.version module=github.com/docker/compose/v2 directory
+  if [ -x "$BIN_DIR/docker-compose" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$version" ]; then
+    echo "install-ci: docker-compose $version is present"
+    return
+  fi
+  directory=$(mktemp -d)
+  (cd "$directory" && go mod init compose && retry go get "$module/cmd@$version") ||
+    fail "could not fetch $module@$version"
+  local flags="-s -w -X $module/internal.Version=$version"
+  retry env CGO_ENABLED=0 go build -C "$directory" -trimpath -ldflags "$flags" -o "$BIN_DIR/docker-compose" "$module/cmd" ||
+    fail "could not build $module@$version"
+  rm -rf "$directory"
+  echo "$version" >"$stamp"
+  echo "install-ci: docker-compose $version installed"
+}
+
 install_packages
 command -v go >/dev/null || fail "Go is missing: install Go 1.24 or newer"
 go_version=$(go env GOVERSION | sed 's/^go//')
@@ -75,3 +96,4 @@ mkdir -p "$BIN_DIR"
 install_go conformance github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_VERSION"
 install_go crane github.com/google/go-containerregistry/cmd/crane "$CRANE_VERSION"
 install_go versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW_VERSION"
+install_compose "$COMPOSE_VERSION"
