@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Agent as HttpAgent } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
+import { Readable } from 'node:stream'
 import { getCACertificates } from 'node:tls'
 import { S3Client } from '@aws-sdk/client-s3'
 import { BlobMissing, BodyAborted, ContentTooLarge, StoreUnavailable, WriteLost } from './blob-store.ts'
@@ -8,6 +9,7 @@ import { BlobMissing, BodyAborted, ContentTooLarge, StoreUnavailable, WriteLost 
 const CONNECT_TIMEOUT_MS = 5_000
 /** Every transfer that runs may have a connection; requests, not this, are what bounds them. */
 const MOST_SOCKETS = 4096
+const SLICE_BYTES = 256 * 1024
 
 /** How to reach a bucket. */
 export interface S3Options {
@@ -66,7 +68,28 @@ export function createClient(options: S3Options, endpoint = options.endpoint): S
     },
     { step: 'build', name: 'unsignedPayloadOverTls', priority: 'low' },
   )
+  client.middlewareStack.add(
+    next => async args => await next({ ...args, request: inSlices(args.request) }),
+    // After the retries and the signature, so that every attempt has a body of its own.
+    { step: 'deserialize', name: 'bodyInSlices', priority: 'low' },
+  )
   return client
+}
+
+/**
+ * Over TLS, a body that is sent as the connection takes it: written as a whole it would be encrypted at once, and lie in
+ * memory twice, the second time outside of any budget. Without TLS it is sent from where it lies.
+ */
+function inSlices<T>(request: T): T {
+  const { protocol, body } = request as { protocol?: string; body?: unknown }
+  if (protocol !== 'https:' || !(body instanceof Uint8Array) || body.byteLength <= SLICE_BYTES) return request
+  return Object.assign(Object.create(Object.getPrototypeOf(request) as object) as object, request, {
+    body: Readable.from(slicesOf(body), { objectMode: false, highWaterMark: 0 }),
+  }) as T
+}
+
+function* slicesOf(bytes: Uint8Array): Generator<Uint8Array> {
+  for (let at = 0; at < bytes.byteLength; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES)
 }
 
 function readCertificates(file: string): string {
