@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse } from 'yaml'
 import { createBucket, testServers } from '../s3/support.ts'
+import { startCluster } from '../support/cluster.ts'
 import { startServer } from '../support/server.ts'
 
 /** Where `scripts/install-ci.sh` puts the suite, unless the caller has it elsewhere. */
@@ -122,29 +123,56 @@ function checksRun(junit: string): number {
   return Number(tests) - Number(skipped)
 }
 
-/** Runs a mode with blobs in a directory, or with them on each S3 server that BERTH_TEST_S3 names. */
+/** What the suite is run against. */
+interface Target {
+  readonly host: string
+  stop(): Promise<void>
+}
+
+/**
+ * Runs a mode with blobs in a directory, or with them on each S3 server that BERTH_TEST_S3 names; there, and on Postgres,
+ * with every request on the other of two processes.
+ */
 async function conformance(mode: Mode): Promise<void> {
   if (process.env['BERTH_TEST_S3'] === undefined) {
-    await conformanceOn('a directory', {}, mode)
+    await conformanceOn('a directory', () => startServer({ env: mode.env }), mode)
     return
   }
   for (const s3 of testServers()) {
     const bucket = await createBucket(s3)
+    const env = { ...mode.env, ...bucket.settings() }
     try {
-      await conformanceOn(`S3 by ${s3.name}`, bucket.settings(), mode)
+      if (!process.env['BERTH_TEST_POSTGRES']) {
+        await conformanceOn(`S3 by ${s3.name}`, () => startServer({ env }), mode)
+      } else await conformanceOn(`S3 by ${s3.name}, two processes in turn`, () => startTwo(env), mode)
     } finally {
       await bucket.remove()
     }
   }
 }
 
+/** Two processes behind a proxy; ends with an error where one of them was not asked as often as the other. */
+async function startTwo(env: Readonly<Record<string, string>>): Promise<Target> {
+  const { proxy, stop } = await startCluster(env)
+  return {
+    host: proxy.host,
+    async stop() {
+      await stop()
+      const [first = 0, second = 0] = proxy.counts
+      if (first < LEAST_CHECKS / 4 || Math.abs(first - second) > 1) {
+        throw new Error(`the processes were asked ${first} and ${second} times`)
+      }
+    },
+  }
+}
+
 /** Runs and judges once. @throws with the reason when anything is not as it must be. */
-async function conformanceOn(store: string, settings: Readonly<Record<string, string>>, mode: Mode): Promise<void> {
+async function conformanceOn(store: string, start: () => Promise<Target>, mode: Mode): Promise<void> {
   await access(SUITE).catch(() => {
     throw new Error(`${SUITE} is missing: run scripts/install-ci.sh`)
   })
   const resultsDir = await mkdtemp(join(tmpdir(), 'berth-conformance-'))
-  const server = await startServer({ env: { ...mode.env, ...settings } })
+  const server = await start()
   const startedMs = Date.now()
   const { code, output } = await runSuite(server.host, resultsDir, mode).finally(() => server.stop())
   const results = await freshResults(join(resultsDir, 'results.yaml'), startedMs)
