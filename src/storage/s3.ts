@@ -28,13 +28,19 @@ import { S3Writer, type WriterOptions } from './s3-writer.ts'
 const MiB = 1024 * 1024
 const PART_BYTES = 16 * MiB
 const PATIENCE_MS = 10_000
+const LEAST_PARTS = 4
+/** Share of the budget that buffers may have. */
+const HANDED_OUT = 3 / 4
 const DELETES_AT_ONCE = 16
 /** A blob up to this size, such as an image's config, is kept in memory after it was sent whole. */
 const SMALL_BYTES = 64 * 1024
 const SMALL_BLOBS_BYTES = 16 * MiB
 
 export interface S3StoreOptions extends S3Options, Partial<WriterOptions> {
-  /** The budget of memory for bytes on their way to S3; at least four parts. */
+  /**
+   * The budget of memory for bytes on their way to S3; at least four parts. A quarter of it is not handed out where there
+   * is more: what came from the sockets and was copied already lies in memory too, until the next garbage collection.
+   */
   readonly uploadMemoryBytes: number
 }
 
@@ -52,9 +58,9 @@ export class S3Store implements BlobStore, Presigning {
   readonly #small = new SmallBlobs(SMALL_BLOBS_BYTES)
 
   constructor({ uploadMemoryBytes, partBytes = PART_BYTES, patienceMs = PATIENCE_MS, ...options }: S3StoreOptions) {
-    if (uploadMemoryBytes < 4 * partBytes) throw new RangeError('The memory for uploads is less than four parts')
+    if (uploadMemoryBytes < LEAST_PARTS * partBytes) throw new RangeError('The memory for uploads is less than 4 parts')
     this.bucket = new S3Bucket(options)
-    this.memory = new UploadMemory(uploadMemoryBytes)
+    this.memory = new UploadMemory(Math.max(LEAST_PARTS * partBytes, Math.floor(uploadMemoryBytes * HANDED_OUT)))
     this.#limits = { partBytes, patienceMs }
   }
 
