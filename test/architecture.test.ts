@@ -22,7 +22,8 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'app.ts': ['oci', 'auth', 'access', 'middleware', 'routes', 'registry'],
   metrics: ['oci', 'middleware', 'registry', 'metadata', 'storage'],
   'http-server.ts': ['middleware', 'tls.ts'],
-  'tls.ts': [],
+  'tls.ts': ['file-watch.ts'],
+  'file-watch.ts': [],
   'log.ts': [],
   'local-socket.ts': [],
   'version.ts': [],
@@ -33,6 +34,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'config-sources.ts': ['nearest.ts', 'settings.ts'],
   'server.ts': EVERYTHING,
   'access-control.ts': EVERYTHING,
+  'identity-files.ts': EVERYTHING,
   'cli.ts': EVERYTHING,
   cli: EVERYTHING,
 }

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import { watchFiles } from '../src/file-watch.ts'
+import { until } from './support/clients.ts'
+
+/** Far below the limit of a condition, so that many looks fall into it. */
+const LOOK_MS = 5
+
+let directory: string
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'berth-test-watch-'))
+})
+after(() => rm(directory, { recursive: true, force: true }))
+
+/** Watches a file; answers how often it changed and failed, and what ends it. `refuse` makes its reader fail. */
+async function watch(name: string): Promise<{
+  readonly seen: { changed: number; failed: number; refuse: boolean }
+  readonly stop: () => Promise<void>
+  readonly path: string
+}> {
+  const path = join(directory, name)
+  await writeFile(path, 'first')
+  const seen = { changed: 0, failed: 0, refuse: false }
+  const stop = await watchFiles(
+    [path],
+    {
+      async changed() {
+        if (seen.refuse) throw new Error('not usable')
+        seen.changed += 1
+      },
+      failed: () => (seen.failed += 1),
+    },
+    LOOK_MS,
+  )
+  return { seen, stop, path }
+}
+
+/** Waits until a watcher that was started later has seen a change, which takes it several looks. */
+async function manyLooks(): Promise<void> {
+  const other = await watch('other')
+  for (const text of ['one', 'another', 'a third one']) {
+    const before = other.seen.changed
+    await writeFile(other.path, text)
+    await until('the other file was seen', async () => other.seen.changed > before)
+  }
+  await other.stop()
+}
+
+void suite('a file that is watched', () => {
+  test('is told of once when it goes away, and again when it is back', async () => {
+    const { seen, stop, path } = await watch('gone')
+    await rename(path, `${path}.kept`)
+    await until('it is missed', async () => seen.failed > 0)
+    await manyLooks()
+    assert.deepEqual([seen.failed, seen.changed], [1, 0])
+    await rename(`${path}.kept`, path)
+    await until('it is back', async () => seen.changed > 0)
+    await stop()
+    assert.deepEqual([seen.failed, seen.changed], [1, 1])
+  })
+
+  test('is told of once when it cannot be used, and read when it changes again', async () => {
+    const { seen, stop, path } = await watch('broken')
+    seen.refuse = true
+    await rename(await fresh('broken bytes'), path)
+    await until('it fails', async () => seen.failed > 0)
+    await manyLooks()
+    assert.equal(seen.failed, 1)
+    seen.refuse = false
+    await rename(await fresh('good bytes'), path)
+    await until('it is read', async () => seen.changed > 0)
+    await stop()
+  })
+})
+
+async function fresh(content: string): Promise<string> {
+  const path = join(directory, 'new')
+  await writeFile(path, content)
+  return path
+}
