@@ -5,6 +5,7 @@ import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
 import type { AccessRoutes } from './app.ts'
 import type { Config } from './config.ts'
+import { htpasswdLogins } from './identity-files.ts'
 import type { Job } from './jobs/schedule.ts'
 import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
@@ -30,8 +31,7 @@ export async function openAccessControl(
   log: Log,
   opened: AsyncDisposableStack,
 ): Promise<AccessControl> {
-  const access = config.auth.mode === 'token' ? await openLogins(config, db, log) : undefined
-  if (access !== undefined) opened.defer(() => access.close())
+  const access = config.auth.mode === 'token' ? await openLogins(config, db, log, opened) : undefined
   if (access?.nobodyAdministers === true) {
     log.warn("nobody administers the registry: run berth grant add NAME admin '**' on this machine")
   }
@@ -45,14 +45,15 @@ export async function openAccessControl(
   return { access, administration, jobs: access === undefined ? [] : jobsOf(access) }
 }
 
-async function openLogins(config: Config, db: Database, log: Log): Promise<OpenAccess> {
+async function openLogins(config: Config, db: Database, log: Log, opened: AsyncDisposableStack): Promise<OpenAccess> {
   const { auth } = config
-  return await openAccess({
+  const htpasswd = htpasswdLogins(auth.htpasswd, db, log)
+  const access = await openAccess({
     ...auth,
+    ...htpasswd,
     db,
     uploadExpiryMs: config.registry.uploadExpiryMs,
     keyLifetimes: keyLifetimes(config),
-    authenticators: [],
     foreign: { verify: () => Promise.resolve(undefined) },
     guesses: createGuessLimit({
       perAccount: auth.guessesPerAccount,
@@ -61,6 +62,9 @@ async function openLogins(config: Config, db: Database, log: Log): Promise<OpenA
     }),
     onError: err => log.warn({ err }, 'access control could not write'),
   })
+  opened.defer(() => access.close())
+  await htpasswd.start(opened)
+  return access
 }
 
 function keyLifetimes({ auth, registry }: Config): KeyLifetimes {

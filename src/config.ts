@@ -31,6 +31,8 @@ export interface Config {
     readonly service: string
     readonly allowPlainHttp: boolean
     readonly adminPassword: string | undefined
+    /** Path of the file. */
+    readonly htpasswd: string | undefined
     readonly tokenLifetimeMs: number
     readonly revocationMaxAgeMs: number
     readonly keyRotationMs: number
@@ -104,7 +106,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
   }
   const get = <P extends SettingPath>(path: P): ValueOf<P> => values.get(path) as ValueOf<P>
   checkTogether(get, faults)
-  for (const path of ['tls.cert', 'tls.key'] as const) checkReadable(path, get(path), cwd, faults)
+  for (const path of ['tls.cert', 'tls.key', 'auth.htpasswd'] as const) checkReadable(path, get(path), cwd, faults)
   if (faults.length > 0) throw new ConfigError(faults)
   return {
     http: {
@@ -128,6 +130,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       service: get('auth.service'),
       allowPlainHttp: get('auth.allowPlainHttp'),
       adminPassword: get('auth.adminPassword'),
+      htpasswd: absolute(get('auth.htpasswd'), cwd),
       tokenLifetimeMs: get('auth.tokenLifetime'),
       revocationMaxAgeMs: get('auth.revocationMaxAge'),
       keyRotationMs: get('auth.keyRotation'),
@@ -189,6 +192,10 @@ function checkReadable(path: SettingPath, file: string | undefined, cwd: string,
   } catch (error) {
     faults.push({ path, message: `cannot be read: ${firstLine(error)}` })
   }
+}
+
+function absolute(file: string | undefined, cwd: string): string | undefined {
+  return file === undefined ? undefined : resolve(cwd, file)
 }
 
 function tlsFiles(cert: string | undefined, key: string | undefined, cwd: string): Config['tls'] {

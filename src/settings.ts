@@ -104,6 +104,11 @@ export const SETTINGS = {
     about: 'Password of the user admin that the first start makes; without it one is generated and shown once.',
     secret: true,
   },
+  'auth.htpasswd': {
+    schema: text.optional(),
+    initial: undefined,
+    about: 'An htpasswd file (bcrypt only) whose users can log in. Looked at again when it changes.',
+  },
   'auth.tokenLifetime': {
     schema: duration('1m', '1d'),
     initial: '10m',

@@ -122,11 +122,12 @@ export async function lockAdministrators(tx: Transaction): Promise<void> {
   await tx.query("select pg_advisory_xact_lock(hashtextextended('administrators', 0))")
 }
 
-/** Whether there is an active user who administers everything. */
+/** Whether there is an active user of our own who administers everything: those of a file can vanish with it. */
 export async function hasAdministrator(db: Queryable): Promise<boolean> {
   const rows = await db.query(
     `select p.id from principal p
-      where p.kind = 'user' and p.disabled_at is null and coalesce(p.expires_at > clock_timestamp(), true)
+      where p.kind = 'user' and p.external_issuer is null and p.disabled_at is null
+        and coalesce(p.expires_at > clock_timestamp(), true)
         and exists (select from access_grant g
                      where g.pattern = $1 and 'admin' = any(g.actions)
                        and (g.principal_id = p.id

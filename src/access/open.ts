@@ -12,7 +12,7 @@ import { IssuerKeys } from './issuer-keys.ts'
 import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
 import { type GuessLimit, Login } from './login.ts'
 import { secretAuthenticator, userAuthenticator } from './password-login.ts'
-import { PrincipalStates } from './principal-states.ts'
+import { PrincipalStates, type Vouching } from './principal-states.ts'
 import { UseTimes } from './use-times.ts'
 
 /** How access control works; durations in milliseconds. */
@@ -29,6 +29,8 @@ export interface AccessOptions {
   /** Further ways to prove who one is, asked after tokens and before passwords of ours. */
   readonly authenticators: readonly Authenticator[]
   readonly foreign: ForeignTokens
+  /** Whether those whom an authenticator of these stands for are still known to it. */
+  readonly isVouchedFor: Vouching
   /** Whether issuers of CI identities may be asked over plain HTTP and at private addresses. */
   readonly allowPrivateIssuers: boolean
   readonly guesses: GuessLimit
@@ -62,13 +64,13 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   await rotateKeysWhenDue(db, keyLifetimes)
   const { generatedPassword, nobodyAdministers } = await ensureFirstAdmin(db, options.adminPassword)
   const keys = new Keys(db)
-  const states = new PrincipalStates(db, options.revocationMaxAgeMs)
+  const states = new PrincipalStates(db, options.revocationMaxAgeMs, options.isVouchedFor)
   const audit = new AuditTrail(db, onError)
   const useTimes = new UseTimes(db, onError)
   const now = options.now ?? Date.now
   const issuers = new IssuerKeys(createIssuerFetch({ allowPrivate: options.allowPrivateIssuers }), now)
   const chain = [
-    secretAuthenticator(db),
+    secretAuthenticator(db, options.isVouchedFor),
     ciAuthenticator(db, issuers, now),
     ...options.authenticators,
     userAuthenticator(db),

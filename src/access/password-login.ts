@@ -7,9 +7,10 @@ import { findSecret } from '../metadata/access-tokens.ts'
 import type { Database } from '../metadata/database.ts'
 import { type PrincipalRow, findPrincipal, findPrincipals } from '../metadata/principals.ts'
 import type { Authenticator } from './authenticator.ts'
+import type { Vouching } from './principal-states.ts'
 
 /** Personal access tokens and robots' secrets, recognised by their form; the name shown with them does not matter. */
-export function secretAuthenticator(db: Database): Authenticator {
+export function secretAuthenticator(db: Database, isVouchedFor: Vouching): Authenticator {
   return {
     name: 'token',
     async check({ password }) {
@@ -24,6 +25,10 @@ export function secretAuthenticator(db: Database): Authenticator {
       if (!principal.active) {
         const why = principal.disabled_at === null ? 'expired' : 'disabled'
         return { refused: `${owner} is ${why}`, message: `${principal.name} is ${why}` }
+      }
+      if (!isVouchedFor(principal)) {
+        const why = `${owner} is not in the ${principal.external_issuer ?? ''} file any more`
+        return { refused: why, message: `${principal.name} may not log in any more` }
       }
       return {
         tokenId: secret.token_id,
@@ -40,7 +45,7 @@ export function secretAuthenticator(db: Database): Authenticator {
 }
 
 /** A password that was right for a hash stays right for it: only memory limits how long that is remembered. */
-const REMEMBER_MS = 60_000
+export const REMEMBER_MS = 60_000
 
 /**
  * Users with a password of ours. An unknown name costs as much as a wrong password, so that time tells nothing. A burst of

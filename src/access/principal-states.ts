@@ -1,12 +1,15 @@
 import { LRUCache } from 'lru-cache'
 import type { Database } from '../metadata/database.ts'
-import { findPrincipals } from '../metadata/principals.ts'
+import { type PrincipalRow, findPrincipals } from '../metadata/principals.ts'
 
 const LIMIT = 10_000
 
+/** Whether whoever vouches for a principal, where that is not this registry, still does. */
+export type Vouching = (principal: PrincipalRow) => boolean
+
 interface State {
   /** Undefined: gone, disabled or expired. */
-  readonly epoch: number | undefined
+  readonly row: PrincipalRow | undefined
   readonly readAt: number
 }
 
@@ -17,17 +20,19 @@ interface State {
 export class PrincipalStates {
   readonly #db: Database
   readonly #maxAgeMs: number
+  readonly #isVouchedFor: Vouching
   readonly #states = new LRUCache<number, State>({ max: LIMIT })
   #wanted: { readonly ids: Set<number>; readonly read: Promise<void> } | undefined
 
-  constructor(db: Database, maxAgeMs: number) {
+  constructor(db: Database, maxAgeMs: number, isVouchedFor: Vouching) {
     this.#db = db
+    this.#isVouchedFor = isVouchedFor
     this.#maxAgeMs = maxAgeMs
   }
 
   /** The same by the row as it is now, for who was just read from it: a remembered state may be older than that. */
   async isCurrentNow(principalId: number, epoch: number): Promise<boolean> {
-    if (this.#states.get(principalId)?.epoch !== epoch) this.forget(principalId)
+    if (this.#states.get(principalId)?.row?.epoch !== epoch) this.forget(principalId)
     return await this.isCurrent(principalId, epoch)
   }
 
@@ -38,7 +43,8 @@ export class PrincipalStates {
       await this.#read(principalId)
       state = this.#states.get(principalId)
     }
-    return state?.epoch === epoch
+    const row = state?.row
+    return row !== undefined && row.epoch === epoch && this.#isVouchedFor(row)
   }
 
   /** Forgets what is remembered of a principal, after this process changed it. */
@@ -56,7 +62,7 @@ export class PrincipalStates {
         const rows = new Map((await findPrincipals(this.#db, [...ids])).map(row => [row.id, row]))
         for (const id of ids) {
           const row = rows.get(id)
-          this.#states.set(id, { epoch: row?.active === true ? row.epoch : undefined, readAt })
+          this.#states.set(id, { row: row?.active === true ? row : undefined, readAt })
         }
       })
       this.#wanted = { ids, read }

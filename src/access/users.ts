@@ -17,6 +17,8 @@ export interface PrincipalInfo {
   readonly name: string
   readonly kind: 'user' | 'robot' | 'ci'
   readonly active: boolean
+  /** Who vouches for it, such as `htpasswd`; null: this registry. */
+  readonly external: string | null
   readonly disabledAt: Date | null
   readonly expiresAt: Date | null
   readonly lastUsedAt: Date | null
@@ -30,6 +32,7 @@ export function presentPrincipal(row: rows.PrincipalRow): PrincipalInfo {
     name: row.name,
     kind: row.kind,
     active: row.active,
+    external: row.external_issuer,
     disabledAt: row.disabled_at,
     expiresAt: row.expires_at,
     lastUsedAt: row.last_used_at,
@@ -109,6 +112,11 @@ export async function setUserPassword(
     await requireAdmin(db, actor)
   }
   if (user?.kind !== 'user') throw new RegistryError('NOT_FOUND', { message: `there is no user ${change.name}` })
+  if (user.external_issuer !== null) {
+    throw new RegistryError('INVALID', {
+      message: `the password of ${user.name} stands in the ${user.external_issuer} file`,
+    })
+  }
   const hash = await hashPassword(checked(change.password))
   await db.transaction(async tx => {
     found((await rows.setPasswordHash(tx, user.id, hash)) || undefined, `user ${change.name}`)

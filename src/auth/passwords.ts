@@ -1,4 +1,5 @@
 import { type ScryptOptions, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
+import bcrypt from 'bcrypt'
 import { Turns } from './turns.ts'
 
 // OWASP's parameters for interactive logins: 32 MiB of memory a hash.
@@ -44,15 +45,24 @@ export async function hashPassword(password: string): Promise<string> {
   return ['scrypt', COST.N, COST.r, COST.p, salt.toString('base64url'), key.toString('base64url')].join('$')
 }
 
-/** Whether the password is the one that was hashed; in constant time, off the event loop. */
+/**
+ * Whether the password is the one that was hashed, by scrypt in our format or by bcrypt as htpasswd files have it; in
+ * constant time, off the event loop.
+ */
 export async function verifyPassword(password: string, hash: string): Promise<boolean> {
+  if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return false
+  if (hash.startsWith('$2')) return await verifyBcrypt(password, hash)
   const [format, N, r, p, salt, key] = hash.split('$')
   if (format !== 'scrypt' || salt === undefined || key === undefined) return false
-  if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return false
   const expected = Buffer.from(key, 'base64url')
   const cost = { N: Number(N), r: Number(r), p: Number(p), maxmem: COST.maxmem }
   const actual = await derive(password, Buffer.from(salt, 'base64url'), cost)
   return actual.byteLength === expected.byteLength && timingSafeEqual(actual, expected)
+}
+
+async function verifyBcrypt(password: string, hash: string): Promise<boolean> {
+  // `y` is what PHP and Apache call the algorithm that everybody else calls `b`.
+  return await hashing.take(async () => await bcrypt.compare(password, hash.replace(/^\$2y\$/, '$2b$')))
 }
 
 async function derive(password: string, salt: Buffer, cost: ScryptOptions): Promise<Buffer> {

@@ -6,6 +6,9 @@ export interface PrincipalRow {
   readonly kind: 'user' | 'robot' | 'ci'
   readonly name: string
   readonly password_hash: string | null
+  /** Who vouches for it, and as whom, where that is not this registry. */
+  readonly external_issuer: string | null
+  readonly external_subject: string | null
   readonly epoch: number
   /** Neither disabled nor expired, by the database's clock. */
   readonly active: boolean
@@ -16,7 +19,7 @@ export interface PrincipalRow {
   readonly created_by: string | null
 }
 
-const COLUMNS = `p.id, p.kind, p.name, p.password_hash, p.epoch, p.disabled_at, p.expires_at, p.last_used_at,
+const COLUMNS = `p.id, p.kind, p.name, p.password_hash, p.external_issuer, p.external_subject, p.epoch, p.disabled_at, p.expires_at, p.last_used_at,
   p.created_at, p.created_by,
   p.disabled_at is null and coalesce(p.expires_at > clock_timestamp(), true) as active`
 
@@ -71,6 +74,38 @@ export async function insertPrincipal(tx: Transaction, principal: NewPrincipal):
     ],
   )
   return rows[0]?.id
+}
+
+/**
+ * Adds users that somebody else vouches for under their own names; those that are there stay as they are. Answers which
+ * were added.
+ */
+export async function insertExternalUsers(
+  tx: Transaction,
+  issuer: string,
+  names: readonly string[],
+): Promise<readonly string[]> {
+  const rows = await tx.query<{ name: string }>(
+    `insert into principal (kind, name, external_issuer, external_subject, created_by)
+     select 'user', n, $1, n, $1 from unnest($2::text[]) as u (n) order by n
+     on conflict do nothing returning name`,
+    [issuer, names],
+  )
+  return rows.map(({ name }) => name)
+}
+
+/** Which of these names belong to principals that `issuer` does not vouch for. */
+export async function namesTakenFrom(
+  db: Queryable,
+  issuer: string,
+  names: readonly string[],
+): Promise<readonly string[]> {
+  const rows = await db.query<{ name: string }>(
+    `select p.name from principal p
+      where p.name = any($2::text[]) and p.external_issuer is distinct from $1 order by p.name`,
+    [issuer, names],
+  )
+  return rows.map(({ name }) => name)
 }
 
 /** Sets a user's password hash and ends every token issued before. False when there is no such principal. */

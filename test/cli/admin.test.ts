@@ -93,7 +93,7 @@ void suite('the berth command administers the running server of a data directory
   })
 
   test('tables are for people and --json for programs', async () => {
-    assert.match(await said('user', 'list'), /^NAME +ACTIVE +EXPIRES +LAST USED +CREATED +CREATED BY\n/)
+    assert.match(await said('user', 'list'), /^NAME +ACTIVE +EXPIRES +LAST USED +CREATED +CREATED BY +EXTERNAL\n/)
     const users = (await json('user', 'list')) as { name: string }[]
     assert.ok(users.some(({ name }) => name === 'admin'))
     const decision = (await json('explain', 'admin', 'delete', 'any/thing')) as { allowed: boolean }

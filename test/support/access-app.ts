@@ -38,6 +38,7 @@ export async function startAccessApp(): Promise<AccessApp> {
         auditRetentionMs: DAY_MS,
         adminPassword: PASSWORD,
         authenticators: [],
+        isVouchedFor: () => true,
         foreign: { verify: () => Promise.resolve(undefined) },
         allowPrivateIssuers: false,
         guesses: createGuessLimit({ perAccount: 10, perClient: 100, windowSeconds: 300 }),

@@ -22,7 +22,7 @@ export const userVerbs: Verbs = {
   list: {
     usage: '',
     about: 'users',
-    run: async api => ({ rows: await api.all('/users'), columns: PRINCIPAL_COLUMNS }),
+    run: async api => ({ rows: await api.all('/users'), columns: [...PRINCIPAL_COLUMNS, 'external'] }),
   },
   disable: {
     usage: 'NAME',

@@ -30,6 +30,7 @@ export const Principal = z.object({
   name: z.string(),
   kind: z.enum(['user', 'robot', 'ci']),
   active: z.boolean().describe('Neither disabled nor expired'),
+  external: z.string().nullable().describe('Who proves it, such as htpasswd; null: this registry'),
   disabledAt: Time.nullable(),
   expiresAt: Time.nullable(),
   lastUsedAt: Time.nullable(),
