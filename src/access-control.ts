@@ -5,7 +5,7 @@ import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
 import type { AccessRoutes } from './app.ts'
 import type { Config } from './config.ts'
-import { htpasswdLogins } from './identity-files.ts'
+import { foreignLogins, htpasswdLogins } from './identity-files.ts'
 import type { Job } from './jobs/schedule.ts'
 import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
@@ -48,13 +48,15 @@ export async function openAccessControl(
 async function openLogins(config: Config, db: Database, log: Log, opened: AsyncDisposableStack): Promise<OpenAccess> {
   const { auth } = config
   const htpasswd = htpasswdLogins(auth.htpasswd, db, log)
+  const issuers = foreignLogins(auth.issuers, log)
+  await issuers.start(opened)
   const access = await openAccess({
     ...auth,
     ...htpasswd,
     db,
     uploadExpiryMs: config.registry.uploadExpiryMs,
     keyLifetimes: keyLifetimes(config),
-    foreign: { verify: () => Promise.resolve(undefined) },
+    foreign: issuers.foreign,
     guesses: createGuessLimit({
       perAccount: auth.guessesPerAccount,
       perClient: auth.guessesPerAddress,
@@ -88,6 +90,7 @@ export function accessRoutes(config: Config, access: OpenAccess, administration:
     administration,
     version: VERSION,
     publicUrl: config.http.publicUrl,
+    realm: config.auth.realm,
     allowPlainHttp: config.auth.allowPlainHttp,
   }
 }

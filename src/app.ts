@@ -29,6 +29,8 @@ export interface AccessRoutes {
   readonly version: string
   /** The registry's own address, where clients do not reach it by the Host they send. */
   readonly publicUrl: string | undefined
+  /** Where clients fetch tokens, where another server issues them. */
+  readonly realm: string | undefined
   /** Whether credentials are taken over plain HTTP from beyond loopback. */
   readonly allowPlainHttp: boolean
 }
@@ -55,7 +57,7 @@ export function createApp(options: AppOptions): Koa {
   const router = new Router()
   healthRoutes(router, options.ready)
   const { access, trustedProxies = [] } = options
-  const gate = access === undefined ? OPEN_GATE : createGate(access.authority, access.publicUrl)
+  const gate = access === undefined ? OPEN_GATE : createGate(access.authority, access)
   const routers: Mounted[] = [{ under: '/', router }]
   if (access !== undefined) {
     tokenRoutes(router, access.authority)

@@ -6,6 +6,15 @@ import { SETTINGS, type SettingPath, isLoopback } from './settings.ts'
 
 type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
 
+/** Another issuer of access tokens, by its keys at an address or in files. */
+export interface IssuerConfig {
+  readonly issuer: string
+  readonly audience: string
+  readonly jwksUrl: string | undefined
+  readonly keyFile: string | undefined
+  readonly rootCertBundle: string | undefined
+}
+
 /** Everything that can be set. Durations are in milliseconds, sizes in bytes, `data.dir` is absolute. */
 export interface Config {
   readonly http: {
@@ -31,6 +40,8 @@ export interface Config {
     readonly service: string
     readonly allowPlainHttp: boolean
     readonly adminPassword: string | undefined
+    readonly realm: string | undefined
+    readonly issuers: readonly IssuerConfig[]
     /** Path of the file. */
     readonly htpasswd: string | undefined
     readonly tokenLifetimeMs: number
@@ -102,11 +113,17 @@ export function loadConfig(env: Environment, cwd: string): Config {
     const { schema, initial } = SETTINGS[path]
     const result = schema.safeParse(given.has(path) ? given.get(path) : initial)
     if (result.success) values.set(path, result.data)
-    else faults.push(...result.error.issues.map(issue => ({ path, message: issue.message })))
+    else {
+      const where = (within: readonly PropertyKey[]): string => [path, ...within.map(String)].join('.')
+      faults.push(...result.error.issues.map(issue => ({ path: where(issue.path), message: issue.message })))
+    }
   }
   const get = <P extends SettingPath>(path: P): ValueOf<P> => values.get(path) as ValueOf<P>
   checkTogether(get, faults)
-  for (const path of ['tls.cert', 'tls.key', 'auth.htpasswd'] as const) checkReadable(path, get(path), cwd, faults)
+  for (const path of ['tls.cert', 'tls.key', 'auth.htpasswd'] as const)
+    checkReadable(path, absolute(get(path), cwd), faults)
+  const issuers = issuersOf(get, cwd)
+  checkIssuers(issuers, get('auth.service'), faults)
   if (faults.length > 0) throw new ConfigError(faults)
   return {
     http: {
@@ -130,6 +147,8 @@ export function loadConfig(env: Environment, cwd: string): Config {
       service: get('auth.service'),
       allowPlainHttp: get('auth.allowPlainHttp'),
       adminPassword: get('auth.adminPassword'),
+      realm: get('auth.realm'),
+      issuers,
       htpasswd: absolute(get('auth.htpasswd'), cwd),
       tokenLifetimeMs: get('auth.tokenLifetime'),
       revocationMaxAgeMs: get('auth.revocationMaxAge'),
@@ -185,10 +204,34 @@ function storageOf(get: <P extends SettingPath>(path: P) => ValueOf<P>): Config[
   }
 }
 
-function checkReadable(path: SettingPath, file: string | undefined, cwd: string, faults: ConfigFault[]): void {
+function issuersOf(get: <P extends SettingPath>(path: P) => ValueOf<P>, cwd: string): readonly IssuerConfig[] {
+  return (get('auth.issuers') ?? []).map(({ issuer, audience, jwksUrl, keyFile, rootCertBundle }) => ({
+    issuer,
+    audience: audience ?? get('auth.service'),
+    jwksUrl,
+    keyFile: absolute(keyFile, cwd),
+    rootCertBundle: absolute(rootCertBundle, cwd),
+  }))
+}
+
+function checkIssuers(issuers: readonly IssuerConfig[], service: string, faults: ConfigFault[]): void {
+  for (const [index, { issuer, keyFile, rootCertBundle }] of issuers.entries()) {
+    const path = `auth.issuers.${index}`
+    if (issuer === service) {
+      faults.push({ path: `${path}.issuer`, message: 'is auth.service, which is what this registry’s own tokens say' })
+    }
+    if (issuers.findIndex(other => other.issuer === issuer) < index) {
+      faults.push({ path: `${path}.issuer`, message: `${issuer} stands there twice` })
+    }
+    checkReadable(`${path}.keyFile`, keyFile, faults)
+    checkReadable(`${path}.rootCertBundle`, rootCertBundle, faults)
+  }
+}
+
+function checkReadable(path: string, file: string | undefined, faults: ConfigFault[]): void {
   if (file === undefined) return
   try {
-    accessSync(resolve(cwd, file), constants.R_OK)
+    accessSync(file, constants.R_OK)
   } catch (error) {
     faults.push({ path, message: `cannot be read: ${firstLine(error)}` })
   }

@@ -1,9 +1,14 @@
 import { readFile } from 'node:fs/promises'
 import type { Authenticator } from './access/authenticator.ts'
 import { htpasswdAuthenticator, htpasswdVouching, mirrorHtpasswd } from './access/htpasswd-login.ts'
+import type { ForeignTokens } from './access/authority.ts'
+import { foreignTokens } from './access/foreign-tokens.ts'
+import { createIssuerFetch } from './access/issuer-fetch.ts'
+import { IssuerKeys, keySetsAt } from './access/issuer-keys.ts'
+import { type TrustedKeys, readKeyFile, readRootBundle } from './access/trusted-keys.ts'
 import type { Vouching } from './access/principal-states.ts'
 import { type Htpasswd, parseHtpasswd } from './auth/htpasswd.ts'
-import { ConfigError } from './config.ts'
+import { ConfigError, type IssuerConfig } from './config.ts'
 import { watchFiles } from './file-watch.ts'
 import type { Log } from './log.ts'
 import type { Database } from './metadata/database.ts'
@@ -54,6 +59,70 @@ export function htpasswdLogins(path: string | undefined, db: Database, log: Log)
       current = await asSetting('auth.htpasswd', read())
       await mirror()
     },
+  }
+}
+
+/** Issuers of tokens besides ourselves. */
+export interface ForeignLogins {
+  readonly foreign: ForeignTokens
+  /**
+   * Reads what their files say, and follows them until `opened` is closed; files that cannot be used later are logged, and
+   * what they said before goes on. @throws ConfigError where they cannot be used now.
+   */
+  start(opened: AsyncDisposableStack): Promise<void>
+}
+
+/** The issuers that the settings name. Who writes those may have us ask any address, also over plain HTTP. */
+export function foreignLogins(issuers: readonly IssuerConfig[], log: Log): ForeignLogins {
+  const addresses = issuers.flatMap(({ issuer, jwksUrl }) =>
+    jwksUrl === undefined ? [] : [[issuer, jwksUrl] as const],
+  )
+  const keySets = new IssuerKeys(keySetsAt(new Map(addresses), createIssuerFetch({ allowPrivate: true })), Date.now)
+  const trusted = new Map<string, TrustedKeys>()
+  const parties = issuers.map(({ issuer, audience, jwksUrl }) => ({
+    issuer,
+    audience,
+    trusted: () => trusted.get(issuer) ?? NO_KEYS,
+    hasKeySet: jwksUrl !== undefined,
+  }))
+  return {
+    foreign: foreignTokens(parties, keySets),
+    async start(opened) {
+      for (const [index, config] of issuers.entries()) {
+        const { issuer, keyFile, rootCertBundle } = config
+        const files = [keyFile, rootCertBundle].filter(path => path !== undefined)
+        if (files.length === 0) continue
+        const read = async (): Promise<void> => void trusted.set(issuer, await readTrusted(config))
+        const stop = await watchFiles(files, {
+          async changed() {
+            await read()
+            log.info({ issuer }, 'the keys of an issuer were read again')
+          },
+          failed: err =>
+            log.error({ issuer, err }, 'the files of an issuer cannot be used as they are now: its former keys go on'),
+        })
+        opened.defer(stop)
+        await asSetting(`auth.issuers.${index}`, read())
+      }
+    },
+  }
+}
+
+const NO_KEYS: TrustedKeys = { keys: new Map(), roots: [] }
+
+async function readTrusted({ keyFile, rootCertBundle }: IssuerConfig): Promise<TrustedKeys> {
+  const named = keyFile === undefined ? NO_KEYS : await readAs(keyFile, readKeyFile)
+  const bundle = rootCertBundle === undefined ? NO_KEYS : await readAs(rootCertBundle, readRootBundle)
+  return { ...named, keys: new Map([...bundle.keys, ...named.keys]), roots: bundle.roots }
+}
+
+/** @throws Error with the file's name in front of what is wrong with it. */
+async function readAs<T>(path: string, parse: (content: string) => T): Promise<T> {
+  const content = await readFile(path, 'utf8')
+  try {
+    return parse(content)
+  } catch (cause) {
+    throw new Error(`${path} ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
   }
 }
 

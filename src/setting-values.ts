@@ -63,6 +63,40 @@ export const networks = z
   )
   .refine(list => list.every(isNetwork), 'must be addresses or networks such as 10.0.0.0/8')
 
+const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL such as https://auth.example/keys' })
+const issuer = z
+  .strictObject(
+    {
+      issuer: text.describe('Exactly what its tokens say in iss.'),
+      audience: text.optional().describe('What its tokens are made for; auth.service without it.'),
+      jwksUrl: httpUrl.optional().describe('Where it publishes its keys, as a JWK set.'),
+      keyFile: text.optional().describe('File with its public keys, as a JWK set or PEM.'),
+      rootCertBundle: text
+        .optional()
+        .describe('File with certificates (PEM) that sign its tokens, or that issue those that do.'),
+    },
+    'must hold issuer, and jwksUrl, keyFile or rootCertBundle',
+  )
+  .refine(
+    ({ jwksUrl, keyFile, rootCertBundle }) => [jwksUrl, keyFile, rootCertBundle].some(source => source !== undefined),
+    'must name its keys by jwksUrl, keyFile or rootCertBundle',
+  )
+
+/** A list of issuers of tokens; in the environment as JSON. */
+export const issuers = z.preprocess(
+  value => (typeof value === 'string' ? parsed(value) : value),
+  z.array(issuer, 'must be a list of issuers (in the environment as JSON)').max(100),
+)
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    // No list, which is what the schema says then.
+    return text
+  }
+}
+
 function isNetwork(text: string): boolean {
   const [address = '', bits, ...more] = text.split('/')
   const version = isIP(address)

@@ -1,6 +1,6 @@
 import { BlockList, isIP } from 'node:net'
 import { z } from 'zod'
-import { duration, EVER, networks, origin, port, size, text, truth, whole } from './setting-values.ts'
+import { duration, EVER, issuers, networks, origin, port, size, text, truth, whole } from './setting-values.ts'
 
 /** A setting: how it is read, what it is without being set, and what a person is told about it. */
 interface Setting {
@@ -97,6 +97,21 @@ export const SETTINGS = {
     schema: text.regex(/^[A-Za-z0-9._:/-]{1,200}$/, 'must be 1 to 200 characters of A-Z a-z 0-9 . _ : / -'),
     initial: 'berth',
     about: 'The name that tokens are issued for and by. Changing it ends every token.',
+  },
+  'auth.realm': {
+    schema: z
+      .url({ protocol: /^https?$/, error: 'must be a URL such as https://auth.example/token' })
+      .transform(url => new URL(url).href)
+      .optional(),
+    initial: undefined,
+    about:
+      'Where clients are sent for tokens, where another server issues them (auth.issuers); without it to /token here.',
+  },
+  'auth.issuers': {
+    schema: issuers.optional(),
+    initial: undefined,
+    about:
+      'Other issuers of access tokens in Distribution’s form, each with issuer, audience (auth.service without it), and jwksUrl, keyFile or rootCertBundle; in the environment as JSON.',
   },
   'auth.adminPassword': {
     schema: text.min(12, 'must have at least 12 characters').optional(),

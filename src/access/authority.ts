@@ -4,7 +4,7 @@ import type { Access, Authority, IssuedToken, Proof, RequestSource, VisibleNames
 import type { Credentials } from '../auth/challenge.ts'
 import { ANONYMOUS, type Action, type Identity, type PatternActions, type Provenance } from '../auth/identity.ts'
 import { patternRegex } from '../auth/pattern.ts'
-import { type Grant, decide, implies } from '../auth/policy.ts'
+import { decide, implies } from '../auth/policy.ts'
 import { type AccessEntry, type Scope, repositoryActions } from '../auth/scope.ts'
 import { hashSecret, makeSecret } from '../auth/secrets.ts'
 import * as tokens from '../auth/tokens.ts'
@@ -19,11 +19,16 @@ import { explain, grantsFor } from './grants.ts'
 import type { Keys } from './keys.ts'
 import type { Login } from './login.ts'
 import type { PrincipalStates } from './principal-states.ts'
+import { grantedAccess, tokenAccess } from './request-access.ts'
 import type { UseTimes } from './use-times.ts'
 
 /** A verifier of access tokens that somebody else signs, or undefined where a token is not one of theirs. */
 export interface ForeignTokens {
-  /** @throws tokens.TokenRefused where it is theirs and wrong. */
+  /**
+   * @param now milliseconds since 1970
+   * @throws tokens.TokenRefused where it is theirs and wrong, in words that may be shown; RegistryError UNAVAILABLE where
+   * its issuer cannot be asked.
+   */
   verify(
     token: string,
     now: number,
@@ -219,17 +224,29 @@ export class RowAuthority implements Authority {
   }
 
   async #verify(token: string): Promise<Verified> {
-    const { foreign, keys, now } = this.#options
+    const { keys } = this.#options
+    const theirs = await this.#verifyForeign(token)
+    if (theirs !== undefined) return theirs
     try {
-      const theirs = await foreign.verify(token, now())
-      // A foreign token is verified each time it is shown: its issuer may withdraw the key.
-      if (theirs !== undefined) return { ...theirs, expiresAt: Number.POSITIVE_INFINITY }
       const claims = await tokens.verifyToken(token, this.#expected(), kid => keys.find(kid))
       const verified = { ...claims, kid: String(tokens.readToken(token)?.header['kid']) }
       this.#verified.set(token, verified)
       return verified
     } catch (error) {
       if (error instanceof tokens.TokenRefused) throw invalidToken('the token is not valid', error)
+      throw error
+    }
+  }
+
+  /** A foreign token is verified each time it is shown: its issuer may withdraw the key. */
+  async #verifyForeign(token: string): Promise<Verified | undefined> {
+    const { foreign, now } = this.#options
+    try {
+      const theirs = await foreign.verify(token, now())
+      return theirs && { ...theirs, expiresAt: Number.POSITIVE_INFINITY }
+    } catch (error) {
+      // Who runs the other token server has to learn what is wrong with it.
+      if (error instanceof tokens.TokenRefused) throw invalidToken(`the token is not valid: ${error.message}`, error)
       throw error
     }
   }
@@ -256,31 +273,6 @@ export class RowAuthority implements Authority {
     }
     const list = scopes.some(({ type, name }) => type === 'registry' && name === 'catalog')
     return list ? [...entries, { type: 'registry', name: 'catalog', actions: ['*'] }] : entries
-  }
-}
-
-function tokenAccess(identity: Identity, entries: readonly AccessEntry[], shown: boolean): Access {
-  const find = (name: string): AccessEntry | undefined =>
-    entries.find(entry => entry.type === 'repository' && entry.name === name)
-  return {
-    identity,
-    shown,
-    may: (action, name) => {
-      const actions = find(name)?.actions ?? []
-      return actions.includes('*') || implies(actions as readonly Action[], action)
-    },
-    repositoryId: name => find(name)?.repository,
-    mayList: entries.some(entry => entry.type === 'registry' && entry.name === 'catalog'),
-  }
-}
-
-function grantedAccess(identity: Identity, grants: readonly Grant[]): Access {
-  return {
-    identity,
-    shown: identity.kind !== 'anonymous',
-    may: (action, name) => decide(identity, grants, action, name).allowed,
-    repositoryId: () => undefined,
-    mayList: true,
   }
 }
 

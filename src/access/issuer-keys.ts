@@ -18,19 +18,22 @@ interface Entry {
   readonly readAt: number
 }
 
+/** Reads the keys of an issuer, by id. @throws IssuerFault. */
+export type KeyReader = (issuer: string) => Promise<ReadonlyMap<string, IssuerKey>>
+
 /**
- * The keys of OpenID issuers by discovery (OpenID Connect Discovery 1.0 section 4), remembered. Where an issuer is down
- * the keys it gave last go on counting. Issuers come from trust rules only, so there are few.
+ * The keys of issuers, remembered. Where an issuer is down the keys it gave last go on counting. Issuers come from trust
+ * rules and settings only, so there are few.
  */
 export class IssuerKeys {
-  readonly #fetch: IssuerFetch
+  readonly #read: KeyReader
   readonly #now: () => number
   readonly #known = new Map<string, Entry>()
   readonly #asked = new Map<string, { readonly at: number; readonly done: Promise<Entry> }>()
 
   /** @param now milliseconds since 1970 */
-  constructor(fetch: IssuerFetch, now: () => number) {
-    this.#fetch = fetch
+  constructor(read: KeyReader, now: () => number) {
+    this.#read = read
     this.#now = now
   }
 
@@ -40,32 +43,40 @@ export class IssuerKeys {
     const key = known?.keys.get(kid)
     if (key !== undefined && this.#now() - (known?.readAt ?? 0) < FRESH_MS) return key
     try {
-      return (await this.#read(issuer)).keys.get(kid)
+      return (await this.#ask(issuer)).keys.get(kid)
     } catch (error) {
       if (known === undefined || !(error instanceof IssuerFault)) throw error
       return key
     }
   }
 
-  async #read(issuer: string): Promise<Entry> {
+  async #ask(issuer: string): Promise<Entry> {
     const last = this.#asked.get(issuer)
     if (last !== undefined && this.#now() - last.at < RETRY_MS) return await last.done
-    const done = this.#discover(issuer)
+    const done = this.#read(issuer).then(keys => ({ keys, readAt: this.#now() }))
     this.#asked.set(issuer, { at: this.#now(), done })
     const entry = await done
     this.#known.set(issuer, entry)
     return entry
   }
+}
 
-  async #discover(issuer: string): Promise<Entry> {
-    const document = await this.#fetch(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`)
+/** Finds the keys of OpenID issuers by discovery (OpenID Connect Discovery 1.0 section 4). */
+export function discovery(fetch: IssuerFetch): KeyReader {
+  return async issuer => {
+    const document = await fetch(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`)
     if (!isObject(document) || document['issuer'] !== issuer) {
       throw new IssuerFault(`${issuer} names another issuer in its discovery document`)
     }
     const { jwks_uri: address } = document
     if (typeof address !== 'string') throw new IssuerFault(`${issuer} names no jwks_uri`)
-    return { keys: readKeySet(await this.#fetch(address)), readAt: this.#now() }
+    return readKeySet(await fetch(address))
   }
+}
+
+/** Reads key sets at addresses that are known by issuer. */
+export function keySetsAt(addresses: ReadonlyMap<string, string>, fetch: IssuerFetch): KeyReader {
+  return async issuer => readKeySet(await fetch(addresses.get(issuer) ?? ''))
 }
 
 /** The signing keys of a JWK set (RFC 7517 section 5) by id. Keys of a kind we do not use are passed over. @throws IssuerFault. */

@@ -1,11 +1,5 @@
-import {
-  type JsonWebKey,
-  type KeyObject,
-  createHash,
-  createPrivateKey,
-  createPublicKey,
-  generateKeyPairSync,
-} from 'node:crypto'
+import { type JsonWebKey, type KeyObject, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { thumbprint } from '../auth/key-names.ts'
 import type { SigningKey } from '../auth/tokens.ts'
 import type { Database, Transaction } from '../metadata/database.ts'
 import * as rows from '../metadata/signing-keys.ts'
@@ -131,10 +125,4 @@ async function addKey(tx: Transaction, signsInMs: number): Promise<void> {
     publicJwk,
     signsInMs,
   })
-}
-
-/** RFC 7638: the hash of the required members in their fixed order. */
-function thumbprint(key: JsonWebKey): string {
-  const { crv, kty, x, y } = key
-  return createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url')
 }

@@ -8,7 +8,7 @@ import { type ForeignTokens, RowAuthority } from './authority.ts'
 import { ciAuthenticator } from './ci-login.ts'
 import { ensureFirstAdmin } from './first-admin.ts'
 import { createIssuerFetch } from './issuer-fetch.ts'
-import { IssuerKeys } from './issuer-keys.ts'
+import { IssuerKeys, discovery } from './issuer-keys.ts'
 import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
 import { type GuessLimit, Login } from './login.ts'
 import { secretAuthenticator, userAuthenticator } from './password-login.ts'
@@ -68,7 +68,7 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   const audit = new AuditTrail(db, onError)
   const useTimes = new UseTimes(db, onError)
   const now = options.now ?? Date.now
-  const issuers = new IssuerKeys(createIssuerFetch({ allowPrivate: options.allowPrivateIssuers }), now)
+  const issuers = new IssuerKeys(discovery(createIssuerFetch({ allowPrivate: options.allowPrivateIssuers })), now)
   const chain = [
     secretAuthenticator(db, options.isVouchedFor),
     ciAuthenticator(db, issuers, now),

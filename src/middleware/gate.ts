@@ -39,11 +39,19 @@ export const OPEN_GATE: Gate = {
   catalog: letThrough,
 }
 
-/** A gate that asks `authority`. `publicUrl` is the registry's own address where it is configured. */
-export function createGate(authority: Authority, publicUrl: string | undefined): Gate {
+/** Where clients are sent to. */
+export interface GateAddresses {
+  /** The registry's own address where it is configured. */
+  readonly publicUrl: string | undefined
+  /** The token endpoint, where it is another's. */
+  readonly realm: string | undefined
+}
+
+/** A gate that asks `authority`. */
+export function createGate(authority: Authority, { publicUrl, realm }: GateAddresses): Gate {
   const challenge = (ctx: Context, scope: string, error?: Challenge['error']): Record<string, string> => ({
     'WWW-Authenticate': challengeHeader({
-      realm: `${originOf(ctx, publicUrl)}/token`,
+      realm: realm ?? `${originOf(ctx, publicUrl)}/token`,
       service: authority.service,
       scope,
       ...(error === undefined ? {} : { error }),

@@ -7,7 +7,7 @@ import { nextLink, parsePage } from '../oci/pagination.ts'
 import { isStorable } from '../oci/text.ts'
 import type { Gate } from '../middleware/gate.ts'
 import type { Registry } from '../registry/registry.ts'
-import { callerOf, json, nameOf, paramOf, queryValues, visibleTo } from './params.ts'
+import { callerOf, json, nameOf, paramOf, queryValues, listedTo } from './params.ts'
 
 const CATALOG_MAX = 1000
 const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json'
@@ -30,7 +30,7 @@ export function listRoutes(
 
   router.get('/v2/_catalog', gate.catalog, async ctx => {
     const { n = CATALOG_MAX, last = '' } = parsePage(ctx.query, CATALOG_MAX)
-    const page = await registry.listCatalog(await visibleTo(ctx, authority), last, n)
+    const page = await registry.listCatalog(await listedTo(ctx, authority), last, n)
     link(ctx, '/v2/_catalog', { n: String(n) }, page.next)
     json(ctx, { repositories: page.items })
   })

@@ -49,6 +49,15 @@ export async function visibleTo(ctx: Context, authority: Authority | undefined):
   return authority === undefined || access === undefined ? [] : await authority.visibleNames(access.identity)
 }
 
+/**
+ * The repositories that the caller may list. A token of another issuer that allows listing allows all of it, as in
+ * Distribution: what its subject may pull is not known here.
+ */
+export async function listedTo(ctx: Context, authority: Authority | undefined): Promise<VisibleNames> {
+  const { access } = ctx.state as GateState
+  return access?.identity.kind === 'foreign' ? [] : await visibleTo(ctx, authority)
+}
+
 /** A form as browsers and OAuth 2 clients send it. @throws RegistryError with 413 or 400. */
 export async function readForm(ctx: Context, maxBytes: number): Promise<URLSearchParams> {
   const type = (ctx.get('Content-Type').split(';')[0] ?? '').trim().toLowerCase()

@@ -4,7 +4,7 @@ import { after, before, test } from 'node:test'
 import jwt from 'jsonwebtoken'
 import { ciAuthenticator } from '../../src/access/ci-login.ts'
 import { createIssuerFetch, IssuerFault } from '../../src/access/issuer-fetch.ts'
-import { IssuerKeys } from '../../src/access/issuer-keys.ts'
+import { IssuerKeys, discovery } from '../../src/access/issuer-keys.ts'
 import type { Verdict } from '../../src/access/authenticator.ts'
 import { insertPrincipal } from '../../src/metadata/principals.ts'
 import { insertTrustRule } from '../../src/metadata/trust-rules.ts'
@@ -31,7 +31,7 @@ let present: (token: string) => Promise<Verdict>
 before(async () => {
   database = await withDatabase()
   issuer = await startIssuer()
-  const keys = new IssuerKeys(createIssuerFetch({ allowPrivate: true }), Date.now)
+  const keys = new IssuerKeys(discovery(createIssuerFetch({ allowPrivate: true })), Date.now)
   const authenticator = ciAuthenticator(database.db, keys, Date.now)
   present = async password => await authenticator.check({ name: 'ci', password }, SOURCE)
   await addRule('octo', { repository_id: 74, repository_owner: 'octo-org' }, false)
@@ -135,7 +135,7 @@ test('tokens with unknown keys do not make us ask the issuer each time', async (
 test('an issuer that names another in its discovery document is not believed (OpenID Connect Discovery 4.3)', async () => {
   const liar = await startIssuer('https://issuer.example')
   try {
-    const keys = new IssuerKeys(createIssuerFetch({ allowPrivate: true }), Date.now)
+    const keys = new IssuerKeys(discovery(createIssuerFetch({ allowPrivate: true })), Date.now)
     await assert.rejects(keys.find(liar.url, 'one'), IssuerFault)
   } finally {
     await liar.close()

@@ -56,7 +56,14 @@ export async function startAccessApp(): Promise<AccessApp> {
         onKeysChanged: () => access.keys.refresh(),
       })
       const { authority } = access
-      return { authority, administration, version: 'test', publicUrl: undefined, allowPlainHttp: false }
+      return {
+        authority,
+        administration,
+        version: 'test',
+        publicUrl: undefined,
+        realm: undefined,
+        allowPlainHttp: false,
+      }
     },
   })
   return {

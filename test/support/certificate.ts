@@ -6,32 +6,58 @@ export interface TestCertificate {
   readonly key: string
 }
 
-/** Makes a certificate good for a day: X.509 v3 by RFC 5280 section 4.1, on P-256. */
-export function makeCertificate(): TestCertificate {
+/** What a certificate is to be, where not one that signs itself and is good for a day. */
+export interface CertificateOptions {
+  readonly name?: string
+  /** Who issues it, under which name. */
+  readonly issuer?: TestCertificate & { readonly name: string }
+  /** Whether it may issue others. */
+  readonly isAuthority?: boolean
+  /** Hours from now at which it ends. */
+  readonly endsInHours?: number
+}
+
+/** Makes a certificate for 127.0.0.1 and localhost: X.509 v3 by RFC 5280 section 4.1, on P-256. */
+export function makeCertificate(options: CertificateOptions = {}): TestCertificate {
+  const { name = 'berth test', issuer, isAuthority = false, endsInHours = 24 } = options
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const algorithm = sequence(oid(0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02))
-  const name = sequence(tlv(0x31, sequence(oid(0x55, 0x04, 0x03), tlv(0x0c, Buffer.from('berth test')))))
   const hour = 3_600_000
-  const validity = sequence(utcTime(Date.now() - hour), utcTime(Date.now() + 24 * hour))
+  const validity = sequence(utcTime(Date.now() - 48 * hour), utcTime(Date.now() + endsInHours * hour))
   const names = sequence(tlv(0x82, Buffer.from('localhost')), tlv(0x87, Buffer.from([127, 0, 0, 1])))
-  const extensions = sequence(sequence(oid(0x55, 0x1d, 0x11), tlv(0x04, names)))
+  const basicConstraints = sequence(oid(0x55, 0x1d, 0x13), tlv(0x01, TRUE), tlv(0x04, sequence(tlv(0x01, TRUE))))
+  const extensions = sequence(
+    sequence(oid(0x55, 0x1d, 0x11), tlv(0x04, names)),
+    ...(isAuthority ? [basicConstraints] : []),
+  )
   const body = sequence(
     tlv(0xa0, integer(Buffer.from([2]))),
     integer(Buffer.concat([Buffer.from([0x40]), randomBytes(8)])),
     algorithm,
-    name,
+    distinguishedName(issuer?.name ?? name),
     validity,
-    name,
+    distinguishedName(name),
     publicKey.export({ type: 'spki', format: 'der' }),
     tlv(0xa3, extensions),
   )
-  const signature = sign('sha256', body, privateKey)
+  const signature = sign('sha256', body, issuer?.key ?? privateKey)
   const der = sequence(body, algorithm, tlv(0x03, Buffer.concat([Buffer.from([0]), signature])))
   const lines = der.toString('base64').match(/.{1,64}/g) ?? []
   return {
     cert: `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`,
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
   }
+}
+
+/** A certificate as `x5c` has it: RFC 7515 section 4.1.6. */
+export function x5cOf({ cert }: TestCertificate): string {
+  return cert.replaceAll(/-----[A-Z ]+-----|\n/g, '')
+}
+
+const TRUE = Buffer.from([0xff])
+
+function distinguishedName(text: string): Buffer {
+  return sequence(tlv(0x31, sequence(oid(0x55, 0x04, 0x03), tlv(0x0c, Buffer.from(text)))))
 }
 
 function tlv(tag: number, content: Buffer): Buffer {
