@@ -153,12 +153,12 @@ async function conformance(mode: Mode): Promise<void> {
 
 /** Two processes behind a proxy; ends with an error where one of them was not asked as often as the other. */
 async function startTwo(env: Readonly<Record<string, string>>): Promise<Target> {
-  const { proxy, stop } = await startCluster(env)
+  const cluster = await startCluster(env)
   return {
-    host: proxy.host,
+    host: cluster.proxy.host,
     async stop() {
-      await stop()
-      const [first = 0, second = 0] = proxy.counts
+      await cluster.stop()
+      const [first = 0, second = 0] = cluster.proxy.counts
       if (first < LEAST_CHECKS / 4 || Math.abs(first - second) > 1) {
         throw new Error(`the processes were asked ${first} and ${second} times`)
       }
