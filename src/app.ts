@@ -1,6 +1,7 @@
 import Router from '@koa/router'
 import Koa from 'koa'
 import { RegistryError } from './oci/errors.ts'
+import { type Addressing, addressing } from './middleware/addressing.ts'
 import { errors, isAbort, notFound } from './middleware/errors.ts'
 import type { Administration } from './access/administration.ts'
 import type { Authority } from './auth/authority.ts'
@@ -40,6 +41,8 @@ export interface AppOptions {
   readonly registry: Registry
   /** Who may do what; absent where everyone may do everything. */
   readonly access?: AccessRoutes
+  /** How repositories of mirrors may be named besides by their prefix; absent without mirrors. */
+  readonly addressing?: Addressing
   /** Addresses and networks of proxies whose `X-Forwarded-*` headers are believed. */
   readonly trustedProxies?: readonly string[]
   readonly manifestMaxBytes: number
@@ -72,7 +75,11 @@ export function createApp(options: AppOptions): Koa {
   manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
   const before = trustedProxies.length === 0 ? [] : [forwarded(trustedProxies)]
   const refuses = access !== undefined && !access.allowPlainHttp
-  return assemble(routers, options, { before, after: refuses ? [refusePlainCredentials] : [] })
+  const after = [
+    ...(refuses ? [refusePlainCredentials] : []),
+    ...(options.addressing === undefined ? [] : [addressing(options.addressing)]),
+  ]
+  return assemble(routers, options, { before, after })
 }
 
 /** The application behind the administrator's socket: the administration's API and nothing else. */

@@ -45,7 +45,7 @@ function isSection(value: unknown): value is object {
 function flatten(section: object, prefix: string, into: Map<string, unknown>): void {
   for (const [key, value] of Object.entries(section)) {
     const path = `${prefix}${key}`
-    if (isSection(value)) flatten(value, `${path}.`, into)
+    if (isSection(value) && !(path in SETTINGS)) flatten(value, `${path}.`, into)
     else if (value !== null || !isKnown(path)) into.set(path, value)
   }
 }

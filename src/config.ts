@@ -2,6 +2,7 @@ import { accessSync, constants } from 'node:fs'
 import { resolve } from 'node:path'
 import type { z } from 'zod'
 import { type ConfigFault, type Environment, PATHS, firstLine, readEnvironment, readFile } from './config-sources.ts'
+import { type MirrorConfig, mirrorsOf } from './mirror-config.ts'
 import { SETTINGS, type SettingPath, isLoopback } from './settings.ts'
 
 type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
@@ -64,6 +65,12 @@ export interface Config {
     readonly requireChildren: boolean
     readonly allowChildDelete: boolean
   }
+  readonly mirror: {
+    readonly upstreams: readonly MirrorConfig[]
+    readonly keepMs: number
+    readonly patienceMs: number
+    readonly blobMaxBytes: number
+  }
   readonly storage: {
     readonly driver: ValueOf<'storage.driver'>
     readonly uploadMemoryBytes: number
@@ -124,6 +131,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
     checkReadable(path, absolute(get(path), cwd), faults)
   const issuers = issuersOf(get, cwd)
   checkIssuers(issuers, get('auth.service'), faults)
+  const mirrors = mirrorsOf(get('mirror.upstreams') ?? {}, env, cwd, faults)
   if (faults.length > 0) throw new ConfigError(faults)
   return {
     http: {
@@ -170,6 +178,12 @@ export function loadConfig(env: Environment, cwd: string): Config {
       requireBlobs: get('registry.requireBlobs'),
       requireChildren: get('registry.requireChildren'),
       allowChildDelete: get('registry.allowChildDelete'),
+    },
+    mirror: {
+      upstreams: mirrors,
+      keepMs: get('mirror.keep'),
+      patienceMs: get('mirror.patience'),
+      blobMaxBytes: get('mirror.blobMaxBytes'),
     },
     storage: storageOf(get),
   }

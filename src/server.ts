@@ -24,7 +24,9 @@ import { meteredRegistry, meteredStore } from './metrics/metered-registry.ts'
 import { type Metrics, createMetrics } from './metrics/metrics.ts'
 import type { RefusalObserver } from './middleware/refusals.ts'
 import type { RequestRecord } from './middleware/request-log.ts'
-import { type Registry, createRegistry } from './registry/registry.ts'
+import type { RegistryContext } from './registry/context.ts'
+import { createRegistry } from './registry/registry.ts'
+import { openMirrors } from './mirroring.ts'
 import type { BlobStore, Presigning } from './storage/blob-store.ts'
 import { openFilesystemStore } from './storage/filesystem.ts'
 import { checkBucket } from './storage/s3-check.ts'
@@ -60,7 +62,10 @@ export async function serve(config: Config): Promise<RunningServer> {
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
     const { store, presigning } = await openStore(config, metrics, opened)
     const { access, administration, jobs: accessJobs } = await openAccessControl(config, db, log, opened)
-    const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs], (job, err) =>
+    const context = registryContext(config, db, store, presigning)
+    const own = meteredRegistry(createRegistry(context), metrics)
+    const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
+    const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs, ...mirrorJobs], (job, err) =>
       log.warn({ job, err }, 'job failed'),
     )
     opened.defer(() => jobs.stop())
@@ -73,7 +78,8 @@ export async function serve(config: Config): Promise<RunningServer> {
     const local = createLocalApp({ administration, version: VERSION, observe, onError }).callback()
     await serveLocally(config, (req, res) => void local(req, res), log, opened)
     const app = createApp({
-      registry: openRegistry(config, db, store, presigning, metrics),
+      registry,
+      ...(addressing === undefined ? {} : { addressing }),
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
       manifestMaxBytes: config.registry.manifestMaxBytes,
@@ -145,16 +151,14 @@ async function openStore(
   return s3.redirect ? { store: metered, presigning: store } : { store: metered }
 }
 
-function openRegistry(
+function registryContext(
   config: Config,
   db: Database,
   store: BlobStore,
   presigning: Presigning | undefined,
-  metrics: Metrics,
-): Registry {
+): RegistryContext {
   const { requireBlobs, requireChildren, allowChildDelete } = config.registry
-  const context = { db, store, presigning, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
-  return meteredRegistry(createRegistry(context), metrics)
+  return { db, store, presigning, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
 }
 
 /** Serves /metrics on its own port. One that is taken (a second process here) must not keep the registry from running. */

@@ -1,5 +1,6 @@
 import { BlockList, isIP } from 'node:net'
 import { z } from 'zod'
+import { upstreams } from './mirror-settings.ts'
 import { duration, EVER, issuers, networks, origin, port, size, text, truth, whole } from './setting-values.ts'
 
 /** A setting: how it is read, what it is without being set, and what a person is told about it. */
@@ -215,6 +216,27 @@ export const SETTINGS = {
     schema: truth,
     initial: false,
     about: 'Allow deleting a manifest that an index names.',
+  },
+  'mirror.upstreams': {
+    schema: upstreams.optional(),
+    initial: undefined,
+    about:
+      'Registries to mirror, by the prefix of the repositories that hold the copies; [mirror.md](mirror.md) has their settings. From the environment as JSON.',
+  },
+  'mirror.keep': {
+    schema: duration('1h', EVER),
+    initial: '30d',
+    about: 'How long copies stay that nobody asks for.',
+  },
+  'mirror.patience': {
+    schema: duration('10ms', '30s'),
+    initial: '2s',
+    about: 'How long an upstream is waited for where there is an older copy of the tag to give.',
+  },
+  'mirror.blobMaxBytes': {
+    schema: size('1MiB', '1024GiB'),
+    initial: '100GiB',
+    about: 'Largest blob fetched from an upstream.',
   },
   'storage.driver': {
     schema: z.enum(['filesystem', 's3'], 'must be filesystem or s3'),

@@ -1,7 +1,7 @@
-import { lookup } from 'node:dns'
 import { request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
-import { BlockList, isIP, type LookupFunction } from 'node:net'
+import type { LookupFunction } from 'node:net'
+import { isPrivateHost, PrivateAddress, publicLookup } from '../public-address.ts'
 
 const MAX_BYTES = 512 * 1024
 const TIMEOUT_MS = 5_000
@@ -25,8 +25,7 @@ export function createIssuerFetch(options: { readonly allowPrivate: boolean }): 
     if (url === null || (url.protocol !== 'https:' && !(options.allowPrivate && url.protocol === 'http:'))) {
       throw new IssuerFault(`${text.slice(0, 200)} is not an https URL`)
     }
-    const host = url.hostname.replace(/^\[|\]$/g, '')
-    if (!options.allowPrivate && isIP(host) !== 0 && isPrivate(host)) throw privateFault(host)
+    if (!options.allowPrivate && isPrivateHost(url)) throw privateFault(url.hostname)
     const body = await readUrl(url, options.allowPrivate ? undefined : publicLookup)
     try {
       return JSON.parse(body) as unknown
@@ -67,48 +66,9 @@ async function readUrl(url: URL, look: LookupFunction | undefined): Promise<stri
     return await promise
   } catch (cause) {
     if (cause instanceof IssuerFault) throw cause
+    if (cause instanceof PrivateAddress) throw privateFault(cause.host)
     throw new IssuerFault(`${url.href} cannot be read`, { cause })
   }
-}
-
-const publicLookup: LookupFunction = (hostname, options, callback) => {
-  lookup(hostname, { ...options, all: true }, (error, addresses) => {
-    const bad = error === null ? addresses.find(({ address }) => isPrivate(address)) : undefined
-    const [first] = addresses ?? []
-    if (error !== null) callback(error, '', 0)
-    else if (bad !== undefined) callback(privateFault(hostname), '', 0)
-    else if (options.all === true) callback(null, addresses)
-    else callback(null, first?.address ?? '', first?.family)
-  })
-}
-
-const PRIVATE = new BlockList()
-for (const range of [
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-  '192.0.0.0/24',
-  '192.168.0.0/16',
-  '198.18.0.0/15',
-  '224.0.0.0/3',
-]) {
-  addRange(range, 'ipv4')
-}
-// Besides private ones those that embed an IPv4 address, by which a private one could be reached.
-for (const range of ['::/96', '::ffff:0:0/96', '64:ff9b::/32', '2002::/16', 'fc00::/7', 'fe80::/10', 'ff00::/8']) {
-  addRange(range, 'ipv6')
-}
-
-function addRange(range: string, family: 'ipv4' | 'ipv6'): void {
-  const [network = '', prefix] = range.split('/')
-  PRIVATE.addSubnet(network, Number(prefix), family)
-}
-
-function isPrivate(address: string): boolean {
-  return PRIVATE.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
 }
 
 function privateFault(host: string): IssuerFault {

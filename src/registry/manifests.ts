@@ -19,6 +19,8 @@ export interface ManifestInfo {
   readonly digest: Digest
   readonly mediaType: string
   readonly size: number
+  /** What whoever pulls it should know. */
+  readonly warnings?: readonly string[]
 }
 
 /** Finds visible manifests, many with one statement. */

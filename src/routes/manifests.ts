@@ -20,6 +20,7 @@ export function manifestRoutes(
     const name = nameOf(ctx)
     const manifest = await registry.statManifest(name, parseReference(paramOf(ctx, 'reference')), callerOf(ctx))
     ctx.set({ 'Docker-Content-Digest': manifest.digest, ETag: `"${manifest.digest}"` })
+    if (manifest.warnings !== undefined) ctx.set('Warning', warningHeaders(manifest.warnings))
     if (noneMatches(ctx.get('If-None-Match'), manifest.digest)) {
       empty(ctx, 304)
       return

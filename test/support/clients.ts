@@ -207,10 +207,13 @@ export interface DockerEngine extends Engine {
   readonly docker: (...args: string[]) => Promise<Output>
 }
 
-/** Starts a Docker engine with a data root of its own, so that it is a host of its own, on this machine's network. */
-export async function startDockerd(dir: string): Promise<DockerEngine> {
+/**
+ * Starts a Docker engine with a data root of its own, so that it is a host of its own, on this machine's network; `config`
+ * is its `daemon.json`.
+ */
+export async function startDockerd(dir: string, config: object = {}): Promise<DockerEngine> {
   const args = ['--iptables=false', '--ip6tables=false', '--bridge=none']
-  return await launchDockerd(dir, ['/usr/sbin/dockerd', ...args])
+  return await launchDockerd(dir, ['/usr/sbin/dockerd', ...args], config)
 }
 
 /** A Docker engine whose machine has a network of its own: bridges, published ports and rules of it are nobody else's. */
@@ -230,7 +233,7 @@ export async function startIsolatedDockerd(
 ): Promise<IsolatedDockerEngine> {
   const start = `ip link set lo up && ip address add ${address}/32 dev lo && exec /usr/sbin/dockerd "$@"`
   const command = ['unshare', '--net', 'sh', '-c', start, 'dockerd']
-  const engine = await launchDockerd(dir, command, { SSL_CERT_FILE: authority })
+  const engine = await launchDockerd(dir, command, {}, { SSL_CERT_FILE: authority })
   const pid = (await readFile(join(dir, 'pid'), 'utf8')).trim()
   return {
     ...engine,
@@ -241,6 +244,7 @@ export async function startIsolatedDockerd(
 async function launchDockerd(
   dir: string,
   [command = '', ...first]: readonly string[],
+  config: object,
   env?: Readonly<Record<string, string>>,
 ): Promise<DockerEngine> {
   await mkdir(dir, { recursive: true })
@@ -255,7 +259,7 @@ async function launchDockerd(
     join(dir, 'exec'),
   ]
   args.push('--pidfile', join(dir, 'pid'), '--config-file', join(dir, 'daemon.json'), '--storage-driver', 'overlay2')
-  await writeFile(join(dir, 'daemon.json'), '{}\n')
+  await writeFile(join(dir, 'daemon.json'), `${JSON.stringify(config)}\n`)
   await mkdir(join(dir, 'config'), { recursive: true })
   const docker = (...words: string[]): Promise<Output> =>
     run('/usr/bin/docker', ['--host', `unix://${socket}`, ...words], {

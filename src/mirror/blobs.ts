@@ -1,0 +1,199 @@
+import { randomUUID } from 'node:crypto'
+import type { Readable, Writable } from 'node:stream'
+import type { Digest } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { BlobInfo } from '../registry/blobs.ts'
+import type { Caller } from '../registry/context.ts'
+import type { Registry } from '../registry/registry.ts'
+import { AbsentMemory } from './absent-memory.ts'
+import { BlobFetch } from './blob-fetch.ts'
+import type { Mirror } from './mirror.ts'
+import { refusalOf } from './refusals.ts'
+import { UpstreamFailure } from './upstream-failure.ts'
+
+/** An upstream that has not begun to answer for this long gives nothing. */
+const BEGIN_MS = 30_000
+
+/** How blobs of mirrors are fetched. */
+export interface BlobMirrorOptions {
+  /** The registry that holds the copies, for as long as they are used. */
+  readonly copies: Registry
+  /** Directory for bytes on their way. */
+  readonly spoolDirectory: string
+  readonly maxBytes: number
+  readonly goOnShare: number
+  readonly patienceMs: number
+  readonly retries: number
+  /** Told why a blob that was asked for did not become a copy. */
+  readonly onFailure: (mirror: Mirror, digest: Digest, error: unknown) => void
+}
+
+/** A blob under way: what the routes send is found again by this in place of a storage key. */
+type FlightKey = BlobInfo['key']
+
+interface Flight {
+  readonly fetch: BlobFetch
+  readonly name: RepositoryName
+  readonly digest: Digest
+}
+
+/** Bytes `start` to `end`, both inclusive. */
+interface Range {
+  readonly start: number
+  readonly end: number
+}
+
+const FORGET_MS = 60_000
+const WRITER: Caller = { mayPush: true, principal: 'mirror' }
+
+/**
+ * Blobs of mirrors: distribution-spec, "Pulling blobs". From here where they are here; else from the upstream, once for
+ * all who ask this process while it is under way, and stored at the same time.
+ */
+export class BlobMirror {
+  readonly #options: BlobMirrorOptions
+  readonly #beginning = new Map<string, Promise<BlobFetch | undefined>>()
+  readonly #flights = new Map<FlightKey, Flight>()
+  readonly #keys = new Map<string, FlightKey>()
+  readonly #absent = new AbsentMemory()
+
+  constructor(options: BlobMirrorOptions) {
+    this.#options = options
+  }
+
+  /** @throws RegistryError BLOB_UNKNOWN; what {@link refusalOf} makes of the upstream's failure where it is not here. */
+  async stat(mirror: Mirror, name: RepositoryName, digest: Digest, caller: Caller): Promise<BlobInfo> {
+    const here = await this.#find(name, digest, caller)
+    if (here !== undefined) return here
+    const repository = mirror.upstreamName(name)
+    if (mirror.options.offline) {
+      throw new RegistryError('BLOB_UNKNOWN', { message: `the mirror is offline and does not have ${digest}` })
+    }
+    const id = `${name} ${digest}`
+    let fetch: BlobFetch | undefined
+    try {
+      const absent = this.#absent.find(id)
+      if (absent !== undefined) throw absent
+      fetch = await this.#shared(id, () => this.#begin(id, mirror, repository, name, digest))
+    } catch (error) {
+      if (error instanceof UpstreamFailure && error.kind === 'absent') this.#absent.note(id, error)
+      throw refusalOf(error, 'BLOB_UNKNOWN')
+    }
+    const key = this.#keys.get(id)
+    if (fetch !== undefined && key !== undefined) return { size: fetch.size, key }
+    return await this.#stored(name, digest)
+  }
+
+  /** Whether {@link stat} answered this key for a blob under way. */
+  isFlight(key: FlightKey): boolean {
+    return this.#flights.has(key)
+  }
+
+  /** Sends a blob that was under way when {@link stat} answered, or one range of it. */
+  async sendBlob(key: FlightKey, range: Range | undefined, to: Writable, signal: AbortSignal): Promise<void> {
+    const flight = this.#flights.get(key)
+    if (flight === undefined) throw new RegistryError('BLOB_UNKNOWN')
+    const { fetch, name, digest } = flight
+    if (!fetch.isOver) await fetch.send(range?.start ?? 0, range?.end ?? fetch.size - 1, to, signal)
+    else await this.#options.copies.sendBlob((await this.#stored(name, digest)).key, range, to, signal)
+  }
+
+  /** Ends what is under way. */
+  async close(): Promise<void> {
+    const flights = [...this.#flights.values()].map(({ fetch }) => fetch)
+    for (const flight of flights) flight.stop(new UpstreamFailure('failed', 'the registry is stopping'))
+    await Promise.all(flights.map(flight => flight.ended))
+  }
+
+  /** Undefined: the bytes are here already, from another repository, and the upstream says that this one has them too. */
+  async #begin(
+    id: string,
+    mirror: Mirror,
+    repository: string,
+    name: RepositoryName,
+    digest: Digest,
+  ): Promise<BlobFetch | undefined> {
+    const { copies, spoolDirectory, maxBytes, goOnShare, patienceMs, retries, onFailure } = this.#options
+    const fetch = await BlobFetch.begin(
+      {
+        upstream: mirror.upstream,
+        health: mirror.health,
+        repository,
+        digest,
+        spoolDirectory,
+        maxBytes,
+        goOnShare,
+        patienceMs,
+        retries,
+        // From any repository: the upstream says that this one has it too.
+        isNeeded: async () => !(await copies.mountBlob({ name, digest, from: undefined, visible: [] }, WRITER)),
+        store: async (body, length, signal) => await this.#store(name, digest, body, length, signal),
+        onFailure: error => onFailure(mirror, digest, error),
+      },
+      AbortSignal.timeout(BEGIN_MS),
+    )
+    if (fetch === undefined) return undefined
+    const key = `flight ${randomUUID()}` as FlightKey
+    this.#flights.set(key, { fetch, name, digest })
+    this.#keys.set(id, key)
+    void fetch.ended.then(() => {
+      if (this.#keys.get(id) === key) this.#keys.delete(id)
+      // Whoever was told of it a moment ago may only now begin to send it.
+      setTimeout(() => this.#flights.delete(key), FORGET_MS).unref()
+    })
+    return fetch
+  }
+
+  async #store(
+    name: RepositoryName,
+    digest: Digest,
+    stream: Readable,
+    length: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { copies } = this.#options
+    const id = await copies.startUpload(name, WRITER, digest.startsWith('sha512:') ? 'sha512' : 'sha256')
+    try {
+      await copies.finishUpload({ name, id }, digest, { stream, start: undefined, length, signal })
+    } catch (error) {
+      // What cannot be finished is of no use to anybody; the session would end by itself too, only later.
+      await copies.cancelUpload({ name, id }).catch(() => undefined)
+      throw error
+    }
+  }
+
+  /** The fetch under way, or a new one; one that has failed is nobody's any more. */
+  async #shared(id: string, begin: () => Promise<BlobFetch | undefined>): Promise<BlobFetch | undefined> {
+    const known = this.#beginning.get(id)
+    if (known !== undefined) {
+      const fetch = await known
+      if (fetch?.isBroken !== true) return fetch
+      if (this.#beginning.get(id) === known) this.#beginning.delete(id)
+      return await this.#shared(id, begin)
+    }
+    const beginning = begin()
+    const forget = (): void => {
+      if (this.#beginning.get(id) === beginning) this.#beginning.delete(id)
+    }
+    this.#beginning.set(id, beginning)
+    beginning.then(fetch => (fetch === undefined ? forget() : fetch.ended.then(forget)), forget)
+    return await beginning
+  }
+
+  async #stored(name: RepositoryName, digest: Digest): Promise<BlobInfo> {
+    const stored = await this.#find(name, digest, WRITER)
+    if (stored !== undefined) return stored
+    throw new RegistryError('UNAVAILABLE', { message: 'the blob did not come whole', headers: { 'Retry-After': '1' } })
+  }
+
+  async #find(name: RepositoryName, digest: Digest, caller: Caller): Promise<BlobInfo | undefined> {
+    try {
+      // As one who may push, so that what is asked for is kept.
+      return await this.#options.copies.statBlob(name, digest, { ...caller, mayPush: true })
+    } catch (error) {
+      if (error instanceof RegistryError && error.code === 'BLOB_UNKNOWN') return undefined
+      throw error
+    }
+  }
+}

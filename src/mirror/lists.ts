@@ -1,0 +1,150 @@
+import { type Digest, tryParseDigest } from '../oci/digest.ts'
+import { OCI_INDEX } from '../oci/media-types.ts'
+import type { RepositoryName } from '../oci/name.ts'
+import type { Caller } from '../registry/context.ts'
+import type { Page, Referrer } from '../registry/lists.ts'
+import type { Registry } from '../registry/registry.ts'
+import type { Mirror } from './mirror.ts'
+import { refusalOf } from './refusals.ts'
+import { UpstreamFailure } from './upstream-failure.ts'
+
+const ASK_MS = 30_000
+const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/
+
+/**
+ * Tags as the upstream lists them now; where it does not answer, those that are here: distribution-spec, "Listing Tags".
+ * @throws RegistryError NAME_UNKNOWN; what the upstream's failure means where nothing is here either.
+ */
+export async function mirroredTags(
+  mirror: Mirror,
+  copies: Registry,
+  name: RepositoryName,
+  last: string,
+  limit: number,
+  caller: Caller,
+): Promise<Page<string>> {
+  const repository = mirror.upstreamName(name)
+  if (mirror.options.offline) return await copies.listTags(name, last, limit, caller)
+  try {
+    if (limit === 0) return { items: [] }
+    const query = new URLSearchParams({ n: String(limit) })
+    if (last !== '') query.set('last', last)
+    const signal = AbortSignal.timeout(ASK_MS)
+    const { json, next } = await asked(mirror, () => mirror.upstream.document(repository, 'tags/list', query, signal))
+    const listed = arrayOf(json, 'tags').filter(tag => typeof tag === 'string' && TAG.test(tag)) as string[]
+    // Some upstreams know neither n nor last: they list everything, in the order they like.
+    const after =
+      next === undefined ? listed.toSorted(byBytes).filter(tag => last === '' || byBytes(tag, last) > 0) : listed
+    const items = after.slice(0, limit)
+    const end =
+      next === undefined ? (after.length > limit ? items.at(-1) : undefined) : (next.get('last') ?? items.at(-1))
+    return end === undefined ? { items } : { items, next: end }
+  } catch (error) {
+    if (!(error instanceof UpstreamFailure) || error.kind === 'absent') throw refusalOf(error, 'NAME_UNKNOWN')
+    try {
+      return await copies.listTags(name, last, limit, caller)
+    } catch {
+      throw refusalOf(error, 'NAME_UNKNOWN')
+    }
+  }
+}
+
+/** What a referrers list is asked for. */
+export interface ReferrersAsk {
+  readonly artifactTypes: readonly string[]
+  readonly last: string
+  readonly limit: number | undefined
+}
+
+/**
+ * Referrers as the upstream lists them now, by its API or by the tag it uses in place of one; where it does not answer,
+ * those that are here, and where there are none its failure: an empty list would say that there are none.
+ */
+export async function mirroredReferrers(
+  mirror: Mirror,
+  copies: Registry,
+  name: RepositoryName,
+  subject: Digest,
+  ask: ReferrersAsk,
+  caller: Caller,
+): Promise<Page<Referrer>> {
+  const repository = mirror.upstreamName(name)
+  if (mirror.options.offline) return await copies.listReferrers(name, subject, ask, caller)
+  try {
+    const all = await upstreamReferrers(mirror, repository, subject)
+    const found = all
+      .filter(({ artifactType }) => ask.artifactTypes.length === 0 || ask.artifactTypes.includes(artifactType ?? ''))
+      .filter(({ digest }) => ask.last === '' || digest > ask.last)
+      .toSorted((a, b) => byBytes(a.digest, b.digest))
+    const items = found.slice(0, ask.limit ?? found.length)
+    const end = items.at(-1)
+    return items.length < found.length && end !== undefined ? { items, next: end.digest } : { items }
+  } catch (error) {
+    if (!(error instanceof UpstreamFailure)) throw error
+    const here = await copies.listReferrers(name, subject, ask, caller)
+    if (here.items.length > 0) return here
+    throw refusalOf(error, 'NAME_UNKNOWN')
+  }
+}
+
+async function upstreamReferrers(mirror: Mirror, repository: string, subject: Digest): Promise<Referrer[]> {
+  const { upstream } = mirror
+  const signal = AbortSignal.timeout(ASK_MS)
+  try {
+    const path = `referrers/${subject}`
+    const { json } = await asked(mirror, () => upstream.document(repository, path, new URLSearchParams(), signal))
+    return referrersIn(json)
+  } catch (error) {
+    if (!(error instanceof UpstreamFailure) || error.kind !== 'absent') throw error
+  }
+  try {
+    const tag = subject.replace(':', '-')
+    const { bytes, mediaType } = await asked(mirror, () => upstream.manifest(repository, tag, signal))
+    return mediaType.startsWith(OCI_INDEX) ? referrersIn(JSON.parse(bytes.toString('utf8'))) : []
+  } catch (error) {
+    if (error instanceof UpstreamFailure && error.kind === 'absent') return []
+    throw error instanceof SyntaxError ? new UpstreamFailure('failed', `${upstream.host} answered no JSON`) : error
+  }
+}
+
+async function asked<T>({ health, upstream }: Mirror, ask: () => Promise<T>): Promise<T> {
+  try {
+    return await health.run(ask)
+  } catch (error) {
+    if (error instanceof Error && error.name === 'TimeoutError') {
+      throw new UpstreamFailure('failed', `${upstream.host} did not answer in ${ASK_MS / 1000} s`, { cause: error })
+    }
+    throw error
+  }
+}
+
+function referrersIn(json: unknown): Referrer[] {
+  return arrayOf(json, 'manifests').flatMap(entry => {
+    if (typeof entry !== 'object' || entry === null) return []
+    const { mediaType, digest, size, artifactType, annotations } = entry as Readonly<Record<string, unknown>>
+    const parsed = typeof digest === 'string' ? tryParseDigest(digest) : undefined
+    if (parsed === undefined || typeof mediaType !== 'string' || typeof size !== 'number') return []
+    return [
+      {
+        mediaType,
+        digest: parsed,
+        size,
+        ...(typeof artifactType === 'string' ? { artifactType } : {}),
+        ...(isTexts(annotations) ? { annotations } : {}),
+      },
+    ]
+  })
+}
+
+function isTexts(value: unknown): value is Readonly<Record<string, string>> {
+  return typeof value === 'object' && value !== null && Object.values(value).every(text => typeof text === 'string')
+}
+
+function arrayOf(json: unknown, key: string): readonly unknown[] {
+  const value = typeof json === 'object' && json !== null ? (json as Readonly<Record<string, unknown>>)[key] : undefined
+  return Array.isArray(value) ? value : []
+}
+
+function byBytes(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

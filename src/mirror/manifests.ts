@@ -1,0 +1,179 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { RegistryError } from '../oci/errors.ts'
+import type { Reference, RepositoryName, Tag } from '../oci/name.ts'
+import type { Caller } from '../registry/context.ts'
+import type { ManifestInfo } from '../registry/manifests.ts'
+import type { MirroredTags } from '../registry/mirrored-tags.ts'
+import type { Registry } from '../registry/registry.ts'
+import { type Mirror, textOf } from './mirror.ts'
+import { AbsentMemory } from './absent-memory.ts'
+import { refusalOf } from './refusals.ts'
+import { UpstreamFailure } from './upstream-failure.ts'
+
+/** An upstream that has said nothing for this long has said nothing. */
+const ASK_MS = 30_000
+
+/** What a mirror's manifests are kept in, and told of. */
+export interface ManifestMirrorOptions {
+  /** The registry that holds the copies, for as long as they are used. */
+  readonly copies: Registry
+  readonly tags: MirroredTags
+  /** Told of every answer that is older than it should be. */
+  readonly onStale: (mirror: Mirror, failure: UpstreamFailure) => void
+}
+
+/** Who writes copies. */
+const WRITER: Caller = { mayPush: true, principal: 'mirror' }
+
+/**
+ * Manifests of mirrors: distribution-spec, "Pulling manifests". By digest from what is here, for ever; by tag from here
+ * while it is fresh, else as the upstream says now, else, where the upstream says nothing, from here with a warning. Those
+ * who ask for the same together share what is asked of the upstream.
+ */
+export class ManifestMirror {
+  readonly #options: ManifestMirrorOptions
+  readonly #asking = new Map<string, Promise<void>>()
+  readonly #absent = new AbsentMemory()
+
+  constructor(options: ManifestMirrorOptions) {
+    this.#options = options
+  }
+
+  /** @throws RegistryError MANIFEST_UNKNOWN; what {@link refusalOf} makes of the upstream's failure where nothing is here. */
+  async stat(mirror: Mirror, name: RepositoryName, reference: Reference, caller: Caller): Promise<ManifestInfo> {
+    const { tag } = reference
+    const find = async (): Promise<ManifestInfo | undefined> => await this.#find(name, reference, caller)
+    if (tag === undefined) {
+      const here = await find()
+      if (here !== undefined) return here
+    } else if (await this.#options.tags.isFresh(name, tag, mirror.ttlMs(tag))) {
+      const here = await find()
+      if (here !== undefined) return await this.#used(name, tag, here)
+    }
+    const repository = mirror.upstreamName(name)
+    const stale = tag === undefined ? undefined : await find()
+    if (mirror.options.offline) {
+      if (tag !== undefined && stale !== undefined) return await this.#used(name, tag, stale)
+      throw new RegistryError('MANIFEST_UNKNOWN', {
+        message: `the mirror is offline and does not have ${textOf(reference)}`,
+      })
+    }
+    const failure = await this.#refresh(mirror, repository, name, reference, stale)
+    if (failure === undefined || failure.kind !== 'absent' || mirror.options.keepsDeleted) {
+      const here = await find()
+      if (here !== undefined && failure === undefined) return here
+      if (here !== undefined && failure !== undefined && tag !== undefined) {
+        this.#options.onStale(mirror, failure)
+        return { ...(await this.#used(name, tag, here)), warnings: [`this may be out of date: ${failure.message}`] }
+      }
+    }
+    throw refusalOf(failure ?? new UpstreamFailure('absent', 'what came was gone at once'), 'MANIFEST_UNKNOWN')
+  }
+
+  async #used(name: RepositoryName, tag: Tag, manifest: ManifestInfo): Promise<ManifestInfo> {
+    await this.#options.tags.use(name, tag)
+    return manifest
+  }
+
+  async #find(name: RepositoryName, reference: Reference, caller: Caller): Promise<ManifestInfo | undefined> {
+    try {
+      // As one who may push, so that what is asked for is kept.
+      return await this.#options.copies.statManifest(name, reference, { ...caller, mayPush: true })
+    } catch (error) {
+      if (error instanceof RegistryError && error.code === 'MANIFEST_UNKNOWN') return undefined
+      throw error
+    }
+  }
+
+  /**
+   * Asks the upstream, together with whoever asks the same now; answers why nothing came. Where there is something older
+   * to give, waits no longer than the mirror's patience; the asking goes on and what it brings is for the next.
+   */
+  async #refresh(
+    mirror: Mirror,
+    repository: string,
+    name: RepositoryName,
+    reference: Reference,
+    stale: ManifestInfo | undefined,
+  ): Promise<UpstreamFailure | undefined> {
+    const key = `${name} ${textOf(reference)}`
+    const known = this.#absent.find(key)
+    if (known !== undefined) return known
+    let asking = this.#asking.get(key)
+    if (asking === undefined) {
+      asking = this.#ask(mirror, repository, name, reference, stale).finally(() => this.#asking.delete(key))
+      this.#asking.set(key, asking)
+    }
+    const outcome = asking.then(
+      () => undefined,
+      (error: unknown) => {
+        if (!(error instanceof UpstreamFailure)) throw error
+        if (error.kind === 'absent') this.#absent.note(key, error)
+        return error
+      },
+    )
+    if (stale === undefined) return await outcome
+    const timer = new AbortController()
+    const late = delay(mirror.options.patienceMs, undefined, { signal: timer.signal, ref: false }).then(
+      () => new UpstreamFailure('failed', `${mirror.upstream.host} did not answer in ${mirror.options.patienceMs} ms`),
+      () => undefined,
+    )
+    try {
+      // Whoever waits no longer leaves the outcome to the next; its failure is told to them.
+      outcome.catch(() => undefined)
+      return await Promise.race([outcome, late])
+    } finally {
+      timer.abort()
+    }
+  }
+
+  async #ask(
+    mirror: Mirror,
+    repository: string,
+    name: RepositoryName,
+    reference: Reference,
+    stale: ManifestInfo | undefined,
+  ): Promise<void> {
+    const { upstream, health } = mirror
+    const { copies, tags } = this.#options
+    const signal = AbortSignal.timeout(ASK_MS)
+    const inTime = async <T>(ask: () => Promise<T>): Promise<T> => {
+      try {
+        return await health.run(ask)
+      } catch (error) {
+        if (error !== signal.reason) throw error
+        throw new UpstreamFailure('failed', `${upstream.host} did not answer in ${ASK_MS / 1000} s`, { cause: error })
+      }
+    }
+    const { tag } = reference
+    // A HEAD costs no pull; what it says is taken by its digest, so that a tag that moves meanwhile is no matter.
+    const now = tag === undefined ? reference.digest : await inTime(() => upstream.resolve(repository, tag, signal))
+    const here = tag === undefined || now === undefined ? undefined : await this.#find(name, { digest: now }, WRITER)
+    if (tag !== undefined && here !== undefined && here.digest === stale?.digest) {
+      await tags.confirm(name, tag)
+      return
+    }
+    const { bytes, mediaType } =
+      here === undefined
+        ? await inTime(() => upstream.manifest(repository, now ?? textOf(reference), signal))
+        : { bytes: await copies.readManifest(here), mediaType: here.mediaType }
+    try {
+      await copies.pushManifest(
+        {
+          name,
+          reference: now === undefined ? reference : { digest: now },
+          tags: now === undefined || tag === undefined ? [] : [tag],
+          contentType: mediaType === '' ? undefined : mediaType,
+          bytes,
+        },
+        WRITER,
+      )
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.status >= 500) throw error
+      throw new UpstreamFailure('failed', `${upstream.host} sent what is no manifest: ${error.message}`, {
+        cause: error,
+      })
+    }
+    if (tag !== undefined) await tags.confirm(name, tag)
+  }
+}

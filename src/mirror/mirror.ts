@@ -1,0 +1,94 @@
+import type { Digest } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
+import { type Reference, type RepositoryName } from '../oci/name.ts'
+import { UpstreamHealth } from './health.ts'
+import { Upstream, type UpstreamOptions } from './upstream.ts'
+
+/** How long a tag is taken as it is without asking the upstream. The first that names the tag decides. */
+export interface TagLife {
+  /** A tag, in which `*` stands for any characters. */
+  readonly tags: string
+  readonly ttlMs: number
+}
+
+/** A prefix of repositories that come from an upstream. */
+export interface MirrorOptions {
+  /** What the names of its repositories begin with, before a `/`. */
+  readonly prefix: RepositoryName
+  readonly upstream: UpstreamOptions
+  /** What the upstream puts before names of one component: `library` on Docker Hub. */
+  readonly defaultNamespace?: string | undefined
+  /** Upstream repositories that may be fetched: true where it may. */
+  readonly allows: (repository: string) => boolean
+  readonly tagLives: readonly TagLife[]
+  readonly defaultTtlMs: number
+  /** Whether only what is here is served and nothing is asked. */
+  readonly offline: boolean
+  /** Whether a tag that is gone at the upstream is served on. */
+  readonly keepsDeleted: boolean
+  /** How long an answer may take where there is an older one to give, in milliseconds. */
+  readonly patienceMs: number
+}
+
+/** A mirror at work. */
+export class Mirror {
+  readonly options: MirrorOptions
+  readonly upstream: Upstream
+  readonly health = new UpstreamHealth()
+
+  constructor(options: MirrorOptions) {
+    this.options = options
+    this.upstream = new Upstream(options.upstream)
+  }
+
+  /** Whether a repository is of this mirror. */
+  has(name: RepositoryName): boolean {
+    return name.startsWith(`${this.options.prefix}/`)
+  }
+
+  /**
+   * The upstream's name of a repository of ours.
+   * @throws RegistryError NAME_UNKNOWN where the mirror does not fetch it.
+   */
+  upstreamName(name: RepositoryName): string {
+    const { prefix, defaultNamespace } = this.options
+    const short = name.slice(prefix.length + 1)
+    const repository = defaultNamespace === undefined || short.includes('/') ? short : `${defaultNamespace}/${short}`
+    if (this.options.allows(repository)) return repository
+    throw new RegistryError('NAME_UNKNOWN', {
+      message: `${repository} is not among what is mirrored from ${this.upstream.host}`,
+      detail: { name },
+    })
+  }
+
+  /** How long what a tag named stays fresh, in milliseconds. */
+  ttlMs(tag: string): number {
+    return this.options.tagLives.find(({ tags }) => matchesGlob(tags, tag))?.ttlMs ?? this.options.defaultTtlMs
+  }
+
+  /** The refusal of whatever would change a mirror: distribution-spec, "Registry Proxying". */
+  readOnly(name: RepositoryName): RegistryError {
+    return new RegistryError('UNSUPPORTED', {
+      message: `${name} mirrors ${this.upstream.host}: push elsewhere, what is here comes from there`,
+    })
+  }
+}
+
+/** What is asked for, as upstreams take it. */
+export function textOf(reference: Reference): string {
+  return reference.tag ?? (reference.digest satisfies Digest)
+}
+
+function matchesGlob(pattern: string, text: string): boolean {
+  const parts = pattern.split('*')
+  const [first = '', last = ''] = [parts[0], parts.at(-1)]
+  if (parts.length === 1) return pattern === text
+  if (!text.startsWith(first) || !text.endsWith(last) || text.length < first.length + last.length) return false
+  let at = first.length
+  for (const part of parts.slice(1, -1)) {
+    const found = text.indexOf(part, at)
+    if (found < 0) return false
+    at = found + part.length
+  }
+  return at <= text.length - last.length
+}

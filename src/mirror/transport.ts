@@ -1,0 +1,87 @@
+import { Agent, type Dispatcher, ProxyAgent, request } from 'undici'
+import { isPrivateHost, publicLookup } from '../public-address.ts'
+import { UpstreamFailure } from './upstream-failure.ts'
+
+const CONNECT_MS = 10_000
+/** Without an answer for this long a server is given up; containerd waits as long before it goes to the next host. */
+const HEADERS_MS = 30_000
+/** A body on which nothing moves for this long is broken off, and taken up again where it was. */
+const BODY_IDLE_MS = 60_000
+
+/** How requests leave the machine. */
+export interface TransportOptions {
+  /** Whether addresses of our own network may be asked. */
+  readonly allowPrivate: boolean
+  /** Certificate authorities (PEM) to trust besides the usual ones. */
+  readonly ca?: readonly string[]
+  /** An HTTP proxy to go through; it resolves names itself, so addresses are its concern then. */
+  readonly proxy?: string
+}
+
+/** An answer whose body has not been read; whoever has it reads it, dumps it or destroys it. */
+export type Answer = Dispatcher.ResponseData
+
+/** Sends single requests; follows nothing. Only what {@link TransportOptions.allowPrivate} lets through. */
+export interface Transport {
+  /** @throws UpstreamFailure `failed` where there is no answer, `refused` where the address is not public; the signal's reason. */
+  send(method: 'GET' | 'HEAD' | 'POST', url: URL, ask: Ask): Promise<Answer>
+  close(): Promise<void>
+}
+
+/** What goes with a request. */
+export interface Ask {
+  readonly headers: Readonly<Record<string, string>>
+  readonly body?: string
+  readonly signal: AbortSignal
+}
+
+/** Opens connections of one upstream. */
+export function openTransport({ allowPrivate, ca, proxy }: TransportOptions): Transport {
+  const isGuarded = !allowPrivate && proxy === undefined
+  const connect = {
+    timeout: CONNECT_MS,
+    ...(ca === undefined ? {} : { ca: [...ca] }),
+    ...(isGuarded ? { lookup: publicLookup } : {}),
+  }
+  const limits = { headersTimeout: HEADERS_MS, bodyTimeout: BODY_IDLE_MS }
+  const dispatcher =
+    proxy === undefined
+      ? new Agent({ ...limits, connect })
+      : new ProxyAgent({ ...limits, uri: proxy, ...(ca === undefined ? {} : { requestTls: { ca: [...ca] } }) })
+  return {
+    async send(method, url, ask) {
+      if (isGuarded && isPrivateHost(url)) throw privateFault(url)
+      try {
+        return await request(url, {
+          dispatcher,
+          method,
+          headers: { 'User-Agent': 'berth', ...ask.headers },
+          ...(ask.body === undefined ? {} : { body: ask.body }),
+          signal: ask.signal,
+        })
+      } catch (error) {
+        throw translated(error, url, ask.signal)
+      }
+    },
+    async close() {
+      await dispatcher.destroy()
+    },
+  }
+}
+
+function translated(error: unknown, url: URL, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason
+  if (error instanceof Error && error.name === 'PrivateAddress') return privateFault(url, error)
+  return new UpstreamFailure('failed', `${url.host} did not answer: ${reasonOf(error)}`, { cause: error })
+}
+
+function reasonOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  return code === '' ? String(error) : code
+}
+
+function privateFault(url: URL, cause?: unknown): UpstreamFailure {
+  return new UpstreamFailure('refused', `${url.host} is not a public address, which the mirror does not allow`, {
+    cause,
+  })
+}

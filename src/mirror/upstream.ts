@@ -1,0 +1,206 @@
+import type { Readable } from 'node:stream'
+import { type Digest, tryParseDigest } from '../oci/digest.ts'
+import { discard, readBytes } from './bodies.ts'
+import { parseChallenges } from './challenge.ts'
+import { type Credentials, UpstreamTokens, basic, headerOf } from './tokens.ts'
+import { type Answer, type Transport, type TransportOptions, openTransport } from './transport.ts'
+import { type Trust, isSameOrigin, isTrusted } from './trust.ts'
+import { UpstreamFailure, failureOf } from './upstream-failure.ts'
+
+/** A registry to fetch from. */
+export interface UpstreamOptions extends TransportOptions {
+  readonly url: URL
+  readonly credentials?: Credentials | undefined
+  /** Hosts to which it may send us, besides its own domain: see {@link isTrusted}. */
+  readonly trustedHosts: readonly string[]
+  /** Hosts to which it may send us for content alone. */
+  readonly contentHosts: readonly string[]
+  /** Bytes of a manifest or list at most. */
+  readonly documentMaxBytes: number
+}
+
+/** Everything a manifest can be, as clients say it: without it servers answer another manifest, or none. */
+const ACCEPT = [
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+  'application/vnd.docker.distribution.manifest.v2+json',
+  '*/*;q=0.1',
+].join(', ')
+const MOST_REDIRECTS = 5
+
+/** A manifest as the upstream has it. */
+export interface UpstreamManifest {
+  readonly mediaType: string
+  readonly bytes: Buffer
+}
+
+/** Bytes of a blob from `start` on, under way. */
+export interface UpstreamBlob {
+  readonly body: Readable
+  readonly start: number
+  /** Bytes of the whole blob, where the upstream says. */
+  readonly size: number | undefined
+}
+
+/** What Docker Hub and others tell about what is left of our quota. */
+export interface RateLimit {
+  readonly limit: string | undefined
+  readonly remaining: string | undefined
+}
+
+/**
+ * A client of one upstream registry: distribution-spec, "Pull". Nothing of whoever asks us goes along. Follows redirects
+ * and token realms only where {@link isTrusted} says so; credentials and tokens go to the upstream's own origin alone.
+ * Every method fails with UpstreamFailure, or the signal's reason.
+ */
+export class Upstream {
+  readonly host: string
+  readonly #options: UpstreamOptions
+  readonly #trust: Trust
+  readonly #transport: Transport
+  readonly #tokens: UpstreamTokens
+  #rateLimit: RateLimit | undefined
+
+  constructor(options: UpstreamOptions) {
+    this.host = options.url.host
+    this.#options = options
+    this.#trust = { upstream: options.url, hosts: options.trustedHosts, contentHosts: options.contentHosts }
+    this.#transport = openTransport(options)
+    this.#tokens = new UpstreamTokens(this.#transport, this.#trust, options.credentials)
+  }
+
+  /** What the last answer that said so told about our quota. */
+  get rateLimit(): RateLimit | undefined {
+    return this.#rateLimit
+  }
+
+  /** The digest a tag names now, without the cost of a pull; undefined where the upstream does not say it in a HEAD. */
+  async resolve(repository: string, reference: string, signal: AbortSignal): Promise<Digest | undefined> {
+    const answer = await this.#ask('HEAD', repository, `manifests/${reference}`, { Accept: ACCEPT }, signal)
+    await answer.body.dump()
+    return tryParseDigest(headerOf(answer.headers['docker-content-digest']) ?? '')
+  }
+
+  /** A manifest, verbatim. */
+  async manifest(repository: string, reference: string, signal: AbortSignal): Promise<UpstreamManifest> {
+    const answer = await this.#ask('GET', repository, `manifests/${reference}`, { Accept: ACCEPT }, signal)
+    const bytes = await readBytes(answer.body, this.#options.documentMaxBytes, this.host)
+    return { mediaType: headerOf(answer.headers['content-type']) ?? '', bytes }
+  }
+
+  /** A blob from byte `start` on, where the upstream can; from 0 where it cannot. */
+  async blob(repository: string, digest: Digest, start: number, signal: AbortSignal): Promise<UpstreamBlob> {
+    const range: Record<string, string> = start === 0 ? {} : { Range: `bytes=${start}-` }
+    const answer = await this.#ask('GET', repository, `blobs/${digest}`, range, signal)
+    const { body, headers, statusCode } = answer
+    if (statusCode === 206) {
+      const [, from, size] = /^bytes (\d+)-\d+\/(\d+)$/.exec(headerOf(headers['content-range']) ?? '') ?? []
+      if (Number(from) !== start) {
+        discard(body)
+        throw new UpstreamFailure('failed', `${this.host} answered another range than was asked for`)
+      }
+      return { body, start, size: Number(size) }
+    }
+    return { body, start: 0, size: lengthOf(answer) }
+  }
+
+  /** Bytes of a blob, where the upstream says in a HEAD. */
+  async blobSize(repository: string, digest: Digest, signal: AbortSignal): Promise<number | undefined> {
+    const answer = await this.#ask('HEAD', repository, `blobs/${digest}`, {}, signal)
+    await answer.body.dump()
+    return lengthOf(answer)
+  }
+
+  /** A JSON document of the repository (`tags/list`, `referrers/…`), and the query of the page after it. */
+  async document(
+    repository: string,
+    path: string,
+    query: URLSearchParams,
+    signal: AbortSignal,
+  ): Promise<{ readonly json: unknown; readonly next: URLSearchParams | undefined }> {
+    const text = query.size === 0 ? path : `${path}?${query.toString()}`
+    const answer = await this.#ask('GET', repository, text, { Accept: 'application/json, */*;q=0.1' }, signal)
+    const bytes = await readBytes(answer.body, this.#options.documentMaxBytes, this.host)
+    const next = /^<([^>]+)>\s*;\s*rel="?next"?/.exec(headerOf(answer.headers['link']) ?? '')?.[1]
+    try {
+      return {
+        json: JSON.parse(bytes.toString('utf8')) as unknown,
+        // Only the query is taken: a link to elsewhere leads nowhere.
+        next: next === undefined ? undefined : URL.parse(next, this.#options.url.href)?.searchParams,
+      }
+    } catch (cause) {
+      throw new UpstreamFailure('failed', `${this.host} answered no JSON`, { cause })
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#transport.close()
+  }
+
+  async #ask(
+    method: 'GET' | 'HEAD',
+    repository: string,
+    path: string,
+    headers: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    const base = this.#options.url.href.replace(/\/+$/, '')
+    const url = new URL(`${base}/v2/${repository}/${path}`)
+    const held = this.#tokens.held(repository)
+    let answer = await this.#send(method, url, headers, held === undefined ? undefined : `Bearer ${held}`, signal)
+    if (answer.statusCode === 401) {
+      await answer.body.dump()
+      if (held !== undefined) this.#tokens.drop(repository, held)
+      answer = await this.#send(method, url, headers, await this.#authorization(repository, answer, signal), signal)
+    }
+    const failure = failureOf(this.host, answer.statusCode, headerOf(answer.headers['retry-after']))
+    if (failure === undefined) return answer
+    discard(answer.body)
+    throw failure
+  }
+
+  async #authorization(repository: string, { headers }: Answer, signal: AbortSignal): Promise<string> {
+    const offers = parseChallenges([headers['www-authenticate'] ?? ''].flat().join(', '))
+    const bearer = offers.find(({ scheme }) => scheme === 'bearer')
+    if (bearer !== undefined) return `Bearer ${await this.#tokens.ask(repository, bearer, signal)}`
+    const { credentials } = this.#options
+    if (credentials !== undefined && offers.some(({ scheme }) => scheme === 'basic')) return basic(credentials)
+    throw new UpstreamFailure('denied', `${this.host} wants a login that the mirror does not have`)
+  }
+
+  /** One request and the redirects it leads to. */
+  async #send(
+    method: 'GET' | 'HEAD',
+    start: URL,
+    headers: Readonly<Record<string, string>>,
+    authorization: string | undefined,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    let url = start
+    for (let hops = 0; ; hops += 1) {
+      const secret =
+        authorization !== undefined && isSameOrigin(this.#options.url, url) ? { Authorization: authorization } : {}
+      const answer = await this.#transport.send(method, url, { headers: { ...headers, ...secret }, signal })
+      this.#noteRateLimit(answer)
+      const location = headerOf(answer.headers['location'])
+      if (answer.statusCode < 300 || answer.statusCode > 399 || location === undefined) return answer
+      discard(answer.body)
+      const next = URL.parse(location, url.href)
+      if (next === null || hops === MOST_REDIRECTS || !isTrusted(this.#trust, next, 'content')) {
+        throw new UpstreamFailure('refused', `${this.host} redirects to ${next?.host ?? 'nowhere'}`)
+      }
+      url = next
+    }
+  }
+
+  #noteRateLimit({ headers }: Answer): void {
+    const [limit, remaining] = [headerOf(headers['ratelimit-limit']), headerOf(headers['ratelimit-remaining'])]
+    if (limit !== undefined || remaining !== undefined) this.#rateLimit = { limit, remaining }
+  }
+}
+
+function lengthOf({ headers }: Answer): number | undefined {
+  const text = headerOf(headers['content-length'])
+  return text === undefined || !/^\d+$/.test(text) ? undefined : Number(text)
+}

@@ -1,0 +1,108 @@
+import { type IncomingMessage, type ServerResponse, createServer, request as ask } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+/** A request to an upstream, as it came. */
+export interface SeenRequest {
+  readonly method: string
+  /** Path and query. */
+  readonly path: string
+  readonly headers: IncomingMessage['headers']
+}
+
+/**
+ * What happens to a request: undefined passes it on; `cut` closes the connection; `half` answers with half of the body and
+ * closes; `stall` answers with half of the body, then nothing until {@link UpstreamProxy.resume}; an answer is given in place.
+ */
+export type Whim =
+  | undefined
+  | 'cut'
+  | 'half'
+  | 'stall'
+  | {
+      readonly status: number
+      readonly headers?: Readonly<Record<string, string>>
+      readonly body?: string | Uint8Array
+    }
+
+/** A registry as unreliable as a public one can be. */
+export interface UpstreamProxy {
+  readonly url: string
+  readonly seen: SeenRequest[]
+  whim: (request: SeenRequest) => Whim
+  /** Lets go on what stalls now. */
+  resume: () => void
+  close(): Promise<void>
+}
+
+/** Starts a proxy before a registry. */
+export async function startUpstreamProxy(target: string): Promise<UpstreamProxy> {
+  const seen: SeenRequest[] = []
+  let resumed = Promise.withResolvers<void>()
+  const server = createServer((req, res) => {
+    const request = { method: req.method ?? '', path: req.url ?? '', headers: req.headers }
+    seen.push(request)
+    handle(req, res, new URL(target), proxy.whim(request), () => resumed.promise).catch(() => res.destroy())
+  })
+  const listening = Promise.withResolvers<void>()
+  server.listen(0, '127.0.0.1', listening.resolve)
+  await listening.promise
+  const { port } = server.address() as AddressInfo
+  const proxy: UpstreamProxy = {
+    url: `http://127.0.0.1:${port}`,
+    seen,
+    whim: () => undefined,
+    resume() {
+      resumed.resolve()
+      resumed = Promise.withResolvers()
+    },
+    async close() {
+      resumed.resolve()
+      server.closeAllConnections()
+      await new Promise(done => server.close(done))
+    },
+  }
+  return proxy
+}
+
+async function handle(
+  req: IncomingMessage,
+  res: ServerResponse,
+  target: URL,
+  whim: Whim,
+  resumed: () => Promise<void>,
+): Promise<void> {
+  if (whim === 'cut') {
+    req.socket.destroy()
+    return
+  }
+  if (typeof whim === 'object') {
+    res.writeHead(whim.status, whim.headers)
+    res.end(whim.body)
+    return
+  }
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
+  const { host: _host, ...headers } = req.headers
+  ask({ host: target.hostname, port: target.port, method: req.method, path: req.url, headers }, resolve)
+    .on('error', reject)
+    .end()
+  const answer = await promise
+  res.writeHead(answer.statusCode ?? 502, answer.headers)
+  const half = Math.floor(Number(answer.headers['content-length'] ?? 0) / 2)
+  let sent = 0
+  for await (const chunk of answer) {
+    const bytes = chunk as Buffer
+    const isHalf = (whim === 'half' || whim === 'stall') && sent + bytes.byteLength > half && sent <= half
+    if (isHalf) {
+      const until = half - sent
+      await new Promise<void>(written => res.write(bytes.subarray(0, until), () => written()))
+      if (whim === 'half') {
+        req.socket.destroy()
+        return
+      }
+      await resumed()
+      await new Promise<void>(written => res.write(bytes.subarray(until), () => written()))
+    } else await new Promise<void>(written => res.write(bytes, () => written()))
+    sent += bytes.byteLength
+  }
+  res.end()
+}
