@@ -3,7 +3,6 @@ import { LRUCache } from 'lru-cache'
 import type { Access, Authority, IssuedToken, Proof, RequestSource, VisibleNames } from '../auth/authority.ts'
 import type { Credentials } from '../auth/challenge.ts'
 import { ANONYMOUS, type Action, type Identity, type PatternActions, type Provenance } from '../auth/identity.ts'
-import { patternRegex } from '../auth/pattern.ts'
 import { decide, implies } from '../auth/policy.ts'
 import { type AccessEntry, type Scope, repositoryActions } from '../auth/scope.ts'
 import { hashSecret, makeSecret } from '../auth/secrets.ts'
@@ -15,7 +14,7 @@ import { repositoryIds } from '../metadata/repositories.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { tryParseName } from '../oci/name.ts'
 import type { AuditTrail } from './audit-trail.ts'
-import { explain, grantsFor } from './grants.ts'
+import { explain, grantsFor, visibleTo } from './grants.ts'
 import type { Keys } from './keys.ts'
 import type { Login } from './login.ts'
 import type { PrincipalStates } from './principal-states.ts'
@@ -171,11 +170,7 @@ export class RowAuthority implements Authority {
   }
 
   async visibleNames(identity: Identity): Promise<VisibleNames> {
-    if (identity.kind === 'local') return []
-    const regexes = (entries: readonly PatternActions[]): string[] =>
-      entries.filter(entry => implies(entry.actions, 'pull')).map(entry => patternRegex(entry.pattern))
-    const granted = regexes(await grantsFor(this.#options.db, identity))
-    return identity.scopes === undefined ? [granted] : [granted, regexes(identity.scopes)]
+    return await visibleTo(this.#options.db, identity)
   }
 
   async grantUpload(capability: tokens.UploadCapability): Promise<string> {

@@ -1,5 +1,5 @@
 import { ANONYMOUS, type Action, type Identity, type PatternActions } from '../auth/identity.ts'
-import { patternFault } from '../auth/pattern.ts'
+import { patternFault } from '../oci/repository-pattern.ts'
 import type { Decision } from '../auth/policy.ts'
 import type { Transaction } from '../metadata/database.ts'
 import * as rows from '../metadata/grants.ts'

@@ -1,5 +1,5 @@
 import type { Action, Identity, PatternActions } from './identity.ts'
-import { covers, matchesPattern } from './pattern.ts'
+import { covers, matchesPattern } from '../oci/repository-pattern.ts'
 
 /** Actions on a pattern of repositories, as given to a subject. */
 export interface Grant extends PatternActions {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomInt } from 'node:crypto'
 import { test } from 'node:test'
-import { covers, matchesPattern, patternFault, patternRegex } from '../../src/auth/pattern.ts'
+import { covers, matchesPattern, patternFault, patternRegex } from '../../src/oci/repository-pattern.ts'
 
 test('a pattern names what its components say, and no more', () => {
   const rows: readonly (readonly [string, string, boolean])[] = [
