@@ -65,7 +65,7 @@ export function createApp(options: AppOptions): Koa {
   if (access !== undefined) {
     tokenRoutes(router, access.authority)
     const api = new Router()
-    administrationRoutes(api, access.administration, identifyBy(access.authority), access.version)
+    administrationRoutes(api, access, options.registry, identifyBy(access.authority))
     routers.unshift({ under: `${API_PREFIX}/`, router: api })
   }
   baseRoutes(router, gate)
@@ -84,10 +84,10 @@ export function createApp(options: AppOptions): Koa {
 
 /** The application behind the administrator's socket: the administration's API and nothing else. */
 export function createLocalApp(
-  options: Pick<AppOptions, 'observe' | 'onError'> & Pick<AccessRoutes, 'administration' | 'version'>,
+  options: Pick<AppOptions, 'observe' | 'onError' | 'registry'> & Pick<AccessRoutes, 'administration' | 'version'>,
 ): Koa {
   const router = new Router()
-  administrationRoutes(router, options.administration, identifyLocal, options.version)
+  administrationRoutes(router, options, options.registry, identifyLocal)
   return assemble([{ under: '/', router }], options)
 }
 

@@ -56,6 +56,8 @@ export interface Config {
   readonly registry: {
     readonly leaseMs: number
     readonly untaggedRetentionMs: number
+    readonly deleteGraceMs: number
+    readonly tagHistoryRetentionMs: number
     readonly uploadExpiryMs: number
     readonly trashGraceMs: number
     readonly eventRetentionMs: number
@@ -170,6 +172,8 @@ export function loadConfig(env: Environment, cwd: string): Config {
     registry: {
       leaseMs: get('registry.lease'),
       untaggedRetentionMs: get('registry.untaggedRetention'),
+      deleteGraceMs: get('registry.deleteGrace'),
+      tagHistoryRetentionMs: get('registry.tagHistoryRetention'),
       uploadExpiryMs: get('registry.uploadExpiry'),
       trashGraceMs: get('registry.trashGrace'),
       eventRetentionMs: get('registry.eventRetention'),
@@ -279,7 +283,25 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
   if (lease !== undefined && retention !== undefined && retention < lease) {
     faults.push({ path: 'registry.untaggedRetention', message: 'must not be below registry.lease' })
   }
+  checkGraces(get, faults)
   if (get('storage.driver') === 's3') checkS3(get, faults)
+}
+
+const MIN_GRACE_MS = 3_600_000
+
+function checkGraces(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined, faults: ConfigFault[]): void {
+  const grace = get('registry.deleteGrace')
+  if (grace !== undefined && grace < (get('registry.lease') ?? 0)) {
+    faults.push({ path: 'registry.deleteGrace', message: 'must not be below registry.lease' })
+  }
+  if (grace !== undefined && (get('registry.tagHistoryRetention') ?? Infinity) < grace) {
+    faults.push({ path: 'registry.tagHistoryRetention', message: 'must not be below registry.deleteGrace' })
+  }
+  if (get('registry.allowShortGrace') === true) return
+  for (const path of ['registry.deleteGrace', 'registry.trashGrace'] as const) {
+    if ((get(path) ?? Infinity) >= MIN_GRACE_MS) continue
+    faults.push({ path, message: 'must not be below 1h, unless registry.allowShortGrace is set for a trial' })
+  }
 }
 
 function checkS3(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined, faults: ConfigFault[]): void {

@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { matchesPattern } from './auth/pattern.ts'
+import { matchesPattern } from './oci/repository-pattern.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Log } from './log.ts'

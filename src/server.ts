@@ -6,8 +6,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { accessRoutes, openAccessControl, serveLocally } from './access-control.ts'
 import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
+import { drainRepositories } from './gc/drain.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
+import { pruneTagHistory } from './gc/prune-tag-history.ts'
 import { purgeTrash } from './gc/purge.ts'
 import { reconcile } from './gc/reconcile.ts'
 import { type SweepOptions, sweep } from './gc/sweep.ts'
@@ -75,7 +77,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       logRequest(log, record)
     }
     const onError = (error: unknown): void => log.warn({ err: error }, 'error outside a request')
-    const local = createLocalApp({ administration, version: VERSION, observe, onError }).callback()
+    const local = createLocalApp({ registry, administration, version: VERSION, observe, onError }).callback()
     await serveLocally(config, (req, res) => void local(req, res), log, opened)
     const app = createApp({
       registry,
@@ -201,11 +203,22 @@ function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
       everyMs: MINUTE_MS,
       run: signal => sweep(db, sweepOptions(config), () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
     },
+    {
+      name: 'drain repositories',
+      everyMs: MINUTE_MS,
+      run: signal =>
+        drainRepositories(db, config.registry.deleteGraceMs, () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
+    },
     { name: 'purge trash', everyMs: MINUTE_MS, run: signal => purgeTrash(db, store, signal) },
     {
       name: 'prune events',
       everyMs: 10 * MINUTE_MS,
       run: signal => pruneEvents(db, config.registry.eventRetentionMs, signal),
+    },
+    {
+      name: 'prune tag history',
+      everyMs: 10 * MINUTE_MS,
+      run: signal => pruneTagHistory(db, config.registry.tagHistoryRetentionMs, signal),
     },
   ]
 }

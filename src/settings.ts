@@ -177,6 +177,23 @@ export const SETTINGS = {
     initial: '7d',
     about: 'How long content that lost its last tag stays; never below registry.lease.',
   },
+  'registry.deleteGrace': {
+    schema: duration('1ms', EVER),
+    initial: '7d',
+    about:
+      'How long deleted tags, manifests and repositories can be brought back; at least 1h, and never below registry.lease.',
+  },
+  'registry.tagHistoryRetention': {
+    schema: duration('1ms', EVER),
+    initial: '90d',
+    about: 'History of tags older than this is removed; never below registry.deleteGrace.',
+  },
+  'registry.allowShortGrace': {
+    schema: truth,
+    initial: false,
+    about:
+      'Allow registry.deleteGrace and registry.trashGrace below 1h: for trials, never with content that anybody needs.',
+  },
   'registry.uploadExpiry': {
     schema: duration('1ms', EVER),
     initial: '24h',
@@ -185,7 +202,8 @@ export const SETTINGS = {
   'registry.trashGrace': {
     schema: duration('1ms', EVER),
     initial: '7d',
-    about: 'How long bytes that nothing names stay before they are deleted.',
+    about:
+      'How long bytes that nothing names stay before they are deleted; at least 1h, and longer than the longest download and the time between backups.',
   },
   'registry.eventRetention': {
     schema: duration('1ms', EVER),

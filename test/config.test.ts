@@ -143,6 +143,16 @@ void describe('faults', () => {
     })
   }
 
+  void it('what was deleted is kept for an hour and a lease at least, and its history as long; bytes for an hour', () => {
+    assert.match(messageOf({ BERTH_REGISTRY_TRASH_GRACE: '59m' }), /^registry\.trashGrace: .*1h/)
+    const short = { BERTH_REGISTRY_LEASE: '1m', BERTH_REGISTRY_DELETE_GRACE: '59m' }
+    assert.match(messageOf(short), /^registry\.deleteGrace: .*1h/)
+    const trial = { ...short, BERTH_REGISTRY_TRASH_GRACE: '1s', BERTH_REGISTRY_ALLOW_SHORT_GRACE: 'true' }
+    assert.equal(loadConfig(trial, work).registry.deleteGraceMs, 59 * 60_000)
+    assert.match(messageOf({ BERTH_REGISTRY_DELETE_GRACE: '2h' }), /^registry\.deleteGrace: .*registry\.lease/)
+    assert.match(messageOf({ BERTH_REGISTRY_TAG_HISTORY_RETENTION: '1d' }), /^registry\.tagHistoryRetention: /)
+  })
+
   void it('content that lost its tag cannot be kept for less than a lease', () => {
     assert.match(messageOf({ BERTH_REGISTRY_UNTAGGED_RETENTION: '1h' }), /^registry\.untaggedRetention: .*lease/)
   })

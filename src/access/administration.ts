@@ -1,10 +1,12 @@
 import { insertAudit } from '../metadata/audit.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Actor, type AdministrationContext, auditEntry } from './actor.ts'
+import * as content from './content-access.ts'
 import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
 import * as robots from './robots.ts'
+import * as tagRules from './tag-rule-admin.ts'
 import * as tokens from './tokens.ts'
 import * as trust from './trust-admin.ts'
 import * as users from './users.ts'
@@ -34,6 +36,11 @@ const USE_CASES = {
   listGrants: grants.listGrants,
   removeGrant: grants.removeGrant,
   explainAccess: grants.explainAccess,
+  requireAction: content.requireAction,
+  visibleNames: content.visibleNames,
+  addTagRule: tagRules.addTagRule,
+  listTagRules: tagRules.listTagRules,
+  removeTagRule: tagRules.removeTagRule,
   createTrustRule: trust.createTrustRule,
   listTrustRules: trust.listTrustRules,
   deleteTrustRule: trust.deleteTrustRule,

@@ -5,11 +5,12 @@ import { closeInput, readSecret } from './ask.ts'
 import { OPTIONS, type Options, type Verbs, usageFault } from './command.ts'
 import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/access.ts'
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
+import { manifestVerbs, repositoryVerbs, tagRuleVerbs, tagVerbs, undeleteVerbs } from './commands/content.ts'
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
 import { table } from './output.ts'
 import { UsageError } from './usage-error.ts'
 
-/** Every noun of administration with its verbs; `explain` has none. */
+/** Every noun of administration with its verbs; `undelete` and `explain` have none. */
 const COMMANDS: Readonly<Record<string, Verbs>> = {
   user: userVerbs,
   group: groupVerbs,
@@ -17,6 +18,11 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   token: tokenVerbs,
   grant: grantVerbs,
   trust: trustVerbs,
+  repository: repositoryVerbs,
+  manifest: manifestVerbs,
+  tag: tagVerbs,
+  undelete: undeleteVerbs,
+  'tag-rule': tagRuleVerbs,
   key: keyVerbs,
   audit: auditVerbs,
   explain: explainVerbs,

@@ -26,6 +26,17 @@ export const OPTIONS = {
   generate: { type: 'boolean', default: false },
   actor: { type: 'string' },
   kind: { type: 'string' },
+  deleted: { type: 'boolean', default: false },
+  force: { type: 'boolean', default: false },
+  id: { type: 'string' },
+  to: { type: 'string' },
+  steps: { type: 'string' },
+  name: { type: 'string' },
+  tags: { type: 'string' },
+  immutable: { type: 'boolean', default: false },
+  protected: { type: 'boolean', default: false },
+  'may-expire': { type: 'boolean', default: false },
+  writer: { type: 'string', multiple: true },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
 
@@ -115,6 +126,26 @@ export function overlap(options: Options): { overlapSeconds?: number } {
 export function need(value: string | undefined, what: string): string {
   if (value === undefined) throw new UsageError(`${what} is missing`)
   return value
+}
+
+/** A repository with a tag or digest, written as `team-a/web:v1` or `team-a/web@sha256:…`, as clients write it. */
+export function reference(text: string): { repository: string; reference?: string } {
+  const at = text.indexOf('@')
+  const end = at < 0 ? text.indexOf(':') : at
+  return end < 0 ? { repository: text } : { repository: text.slice(0, end), reference: text.slice(end + 1) }
+}
+
+/** A repository with a tag. @throws UsageError */
+export function tagged(text: string): { repository: string; tag: string } {
+  const { repository, reference: tag } = reference(text)
+  if (tag === undefined || text.includes('@')) throw new UsageError(`${text}: write REPOSITORY:TAG`)
+  return { repository, tag }
+}
+
+/** A whole number. @throws UsageError */
+export function whole(text: string, what: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new UsageError(`${what} ${text}: write a number`)
+  return Number(text)
 }
 
 /** To whom is granted, as people write it. */

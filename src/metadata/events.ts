@@ -2,7 +2,16 @@ import type { RepositoryName } from '../oci/name.ts'
 import type { Transaction } from './database.ts'
 
 /** What can change visibly. */
-export type EventKind = 'manifest.push' | 'manifest.delete' | 'manifest.expire' | 'tag.delete' | 'blob.delete'
+export type EventKind =
+  | 'manifest.push'
+  | 'manifest.delete'
+  | 'manifest.undelete'
+  | 'manifest.expire'
+  | 'tag.move'
+  | 'tag.delete'
+  | 'blob.delete'
+  | 'repository.delete'
+  | 'repository.undelete'
 
 /** Writes one visible change in the change's own transaction. */
 export async function insertEvent(

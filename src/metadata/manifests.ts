@@ -56,6 +56,18 @@ export async function readPayload(db: Queryable, id: number): Promise<Uint8Array
   return rows[0]?.payload
 }
 
+/** What a manifest is made of, whether it is visible or not. */
+export async function readManifestContent(
+  db: Queryable,
+  id: number,
+): Promise<{ readonly digest: Digest; readonly media_type: string; readonly payload: Uint8Array } | undefined> {
+  const rows = await db.query<{ digest: Digest; media_type: string; payload: Uint8Array }>(
+    'select digest, media_type, payload from manifest where id = $1',
+    [id],
+  )
+  return rows[0]
+}
+
 /** Gives a visible manifest a full lease. False when it is gone or deleted. */
 export async function renewManifest(tx: Transaction, id: number, leaseMs: number): Promise<boolean> {
   const rows = await tx.query(

@@ -17,16 +17,25 @@ export async function findRepository(db: Queryable, name: RepositoryName): Promi
   return rows[0]
 }
 
+/** The living repository of that name, held as {@link holdRepository} does, or undefined where there is none. */
+export async function holdExistingRepository(
+  tx: Transaction,
+  name: RepositoryName,
+): Promise<RepositoryRow | undefined> {
+  const held = await tx.query<RepositoryRow>(
+    'select id, uses_sha512 from repository where name = $1 and deleted_at is null for key share',
+    [name],
+  )
+  return held[0]
+}
+
 /**
  * The living repository of that name, made where absent, and held against deletion (which locks it FOR UPDATE) until the
  * transaction ends. Whoever holds it may still note something in its row: a stronger hold would deadlock two that do.
  */
 export async function holdRepository(tx: Transaction, name: RepositoryName): Promise<RepositoryRow> {
-  const held = await tx.query<RepositoryRow>(
-    'select id, uses_sha512 from repository where name = $1 and deleted_at is null for key share',
-    [name],
-  )
-  if (held[0] !== undefined) return held[0]
+  const held = await holdExistingRepository(tx, name)
+  if (held !== undefined) return held
   await tx.query('insert into repository (name) values ($1) on conflict (name) where deleted_at is null do nothing', [
     name,
   ])

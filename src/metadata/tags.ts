@@ -16,13 +16,31 @@ export async function serialiseTag(tx: Transaction, repositoryId: number, name: 
   await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`tag ${repositoryId} ${name}`])
 }
 
-/** What a tag pointed to before it was moved. */
-export interface FormerTarget {
+/** A manifest that a tag points or pointed to. */
+export interface TagTarget {
   readonly manifest_id: number
   readonly digest: Digest
 }
 
-/** Points a tag at a manifest, keeps its history, and answers the former target if that was another manifest. */
+/** What a tag points to. */
+export async function targetOf(db: Queryable, repositoryId: number, name: Tag): Promise<TagTarget | undefined> {
+  const rows = await db.query<TagTarget>(
+    `select t.manifest_id, m.digest from tag t join manifest m on m.id = t.manifest_id
+      where t.repository_id = $1 and t.name = $2`,
+    [repositoryId, name],
+  )
+  return rows[0]
+}
+
+/** What changed a tag, as its history says it. */
+export type TagAction = 'push' | 'delete' | 'manifest-delete' | 'undelete' | 'rollback'
+
+/** What {@link pointTag} did. `unchanged`: the tag pointed there already. */
+export type PointedTag =
+  | { readonly change: 'created' | 'unchanged' }
+  | { readonly change: 'moved'; readonly former: TagTarget }
+
+/** Points a tag at a manifest and keeps its history. */
 export async function pointTag(
   tx: Transaction,
   tag: {
@@ -31,16 +49,17 @@ export async function pointTag(
     readonly manifestId: number
     readonly digest: Digest
     readonly principal: string | undefined
+    readonly action: TagAction
   },
-): Promise<FormerTarget | undefined> {
+): Promise<PointedTag> {
   const created = await tx.query(
     `insert into tag (repository_id, name, manifest_id) values ($1, $2, $3)
      on conflict (repository_id, name) do nothing returning name`,
     [tag.repositoryId, tag.name, tag.manifestId],
   )
-  let former: FormerTarget | undefined
+  let former: TagTarget | undefined
   if (created.length === 0) {
-    const rows = await tx.query<FormerTarget>(
+    const rows = await tx.query<TagTarget>(
       `select t.manifest_id, m.digest from tag t join manifest m on m.id = t.manifest_id
         where t.repository_id = $1 and t.name = $2 for update of t`,
       [tag.repositoryId, tag.name],
@@ -51,13 +70,14 @@ export async function pointTag(
       'update tag set manifest_id = $3, updated_at = clock_timestamp() where repository_id = $1 and name = $2',
       [tag.repositoryId, tag.name, tag.manifestId],
     )
-    if (former.manifest_id === tag.manifestId) return undefined
+    if (former.manifest_id === tag.manifestId) return { change: 'unchanged' }
   }
   await tx.query(
-    'insert into tag_history (repository_id, name, old_digest, new_digest, changed_by) values ($1, $2, $3, $4, $5)',
-    [tag.repositoryId, tag.name, former?.digest ?? null, tag.digest, tag.principal ?? null],
+    `insert into tag_history (repository_id, name, old_digest, new_digest, changed_by, action)
+     values ($1, $2, $3, $4, $5, $6)`,
+    [tag.repositoryId, tag.name, former?.digest ?? null, tag.digest, tag.principal ?? null, tag.action],
   )
-  return former
+  return former === undefined ? { change: 'created' } : { change: 'moved', former }
 }
 
 /**
@@ -69,29 +89,38 @@ export async function removeTag(
   repositoryId: number,
   name: Tag,
   principal: string | undefined,
-): Promise<FormerTarget | undefined> {
-  const rows = await tx.query<FormerTarget>(
+): Promise<TagTarget | undefined> {
+  const rows = await tx.query<TagTarget>(
     `with gone as (delete from tag where repository_id = $1 and name = $2 returning manifest_id),
      target as (select m.id as manifest_id, m.digest from manifest m join gone on gone.manifest_id = m.id),
-     kept as (insert into tag_history (repository_id, name, old_digest, changed_by)
-              select $1, $2, digest, $3 from target)
+     kept as (insert into tag_history (repository_id, name, old_digest, changed_by, action)
+              select $1, $2, digest, $3, 'delete' from target)
      select manifest_id, digest from target`,
     [repositoryId, name, principal ?? null],
   )
   return rows[0]
 }
 
+/** Names of the tags of a locked manifest, in byte order. */
+export async function tagsOf(db: Queryable, repositoryId: number, manifestId: number): Promise<string[]> {
+  const rows = await db.query<{ name: string }>(
+    'select name from tag where repository_id = $1 and manifest_id = $2 order by name',
+    [repositoryId, manifestId],
+  )
+  return rows.map(row => row.name)
+}
+
 /** Removes every tag of a manifest in one statement, keeps their history, and answers their number. */
 export async function removeTagsOf(
   tx: Transaction,
   repositoryId: number,
-  manifest: FormerTarget,
+  manifest: TagTarget,
   principal: string | undefined,
 ): Promise<number> {
   const rows = await tx.query<{ removed: number }>(
     `with gone as (delete from tag where repository_id = $1 and manifest_id = $2 returning name),
-     kept as (insert into tag_history (repository_id, name, old_digest, changed_by)
-              select $1, name, $3, $4 from gone)
+     kept as (insert into tag_history (repository_id, name, old_digest, changed_by, action)
+              select $1, name, $3, $4, 'manifest-delete' from gone)
      select count(*)::int as removed from gone`,
     [repositoryId, manifest.manifest_id, manifest.digest, principal ?? null],
   )

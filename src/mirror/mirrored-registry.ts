@@ -61,5 +61,16 @@ export function createMirroredRegistry({ mirrors, own, copies, manifests, blobs 
     cancelUpload: target => changes(target.name, () => own.cancelUpload(target)),
     pushManifest: (push, caller) => changes(push.name, () => own.pushManifest(push, caller)),
     deleteManifest: (name, ...rest) => changes(name, () => own.deleteManifest(name, ...rest)),
+    deleteManifestByAdmin: (what, caller) => changes(what.name, () => own.deleteManifestByAdmin(what, caller)),
+    undeleteManifest: (name, ...rest) => changes(name, () => own.undeleteManifest(name, ...rest)),
+    undeleteTag: (what, caller) => changes(what.name, () => own.undeleteTag(what, caller)),
+    listTagHistory: (...args) => own.listTagHistory(...args),
+    rollBackTag: (what, caller) => changes(what.name, () => own.rollBackTag(what, caller)),
+    listRepositories: (...args) => own.listRepositories(...args),
+    listDeletedRepositories: (...args) => own.listDeletedRepositories(...args),
+    describeRepository: (...args) => own.describeRepository(...args),
+    // Copies may be thrown away: they come again as they are pulled.
+    deleteRepository: (...args) => own.deleteRepository(...args),
+    undeleteRepository: (...args) => own.undeleteRepository(...args),
   }
 }

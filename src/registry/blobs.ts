@@ -5,7 +5,7 @@ import * as blobs from '../metadata/blobs.ts'
 import { sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
-import { findRepository, holdRepository } from '../metadata/repositories.ts'
+import { holdExistingRepository, holdRepository } from '../metadata/repositories.ts'
 import type { StorageKey } from '../storage/blob-store.ts'
 import { type Caller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
 
@@ -108,7 +108,7 @@ export async function deleteBlob(
   caller: Caller,
 ): Promise<void> {
   await context.db.transaction(async tx => {
-    const repository = await findRepository(tx, name)
+    const repository = await holdExistingRepository(tx, name)
     if (repository !== undefined) checkBinding(caller, repository.id)
     const link = repository && (await blobs.lockLink(tx, repository.id, digest))
     if (repository === undefined || link === undefined) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })

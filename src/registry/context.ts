@@ -8,6 +8,8 @@ export interface Lifetimes {
   readonly leaseMs: number
   /** U: how long content that lost its last root stays pullable by digest; never below {@link leaseMs}. */
   readonly untaggedRetentionMs: number
+  /** How long what was deleted can be brought back; never below {@link leaseMs}. */
+  readonly deleteGraceMs: number
   /** How long an upload session that nobody writes to lives. */
   readonly uploadExpiryMs: number
   /** How long bytes that no row names stay before they are purged. */
@@ -35,10 +37,19 @@ export interface Caller {
   readonly mayPush: boolean
   /** Recorded with what the caller changes. */
   readonly principal?: string
+  /** Rules of tags name their writers by it. */
+  readonly principalId?: number
   /** Which commit and run it comes from, where a CI job asks; kept with the manifests it pushes. */
   readonly provenance?: Readonly<Record<string, string>>
   /** The repository that the caller's token was issued for: one that was deleted and made again is another. */
   readonly repositoryId?: number
+}
+
+/** Who administers content, and from where: it is audited. */
+export interface AdminCaller extends Caller {
+  readonly principal: string
+  readonly client: string
+  readonly requestId: string
 }
 
 /** Which repositories a caller may see: regular expressions, of which one of each list matches the name. */

@@ -12,7 +12,8 @@ export interface Page<T> {
   readonly next?: string
 }
 
-function page<T>(rows: readonly T[], limit: number, key: (row: T) => string): Page<T> {
+/** The page that rows make, of which one more than `limit` was read. */
+export function page<T>(rows: readonly T[], limit: number, key: (row: T) => string): Page<T> {
   const items = rows.slice(0, limit)
   const end = items.at(-1)
   return rows.length > limit && end !== undefined ? { items, next: key(end) } : { items }

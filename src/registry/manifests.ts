@@ -8,10 +8,11 @@ import type { Transaction } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
 import * as manifests from '../metadata/manifests.ts'
-import { findRepository, holdRepository, rememberSha512 } from '../metadata/repositories.ts'
-import { pointTag, removeTag, removeTagsOf, serialiseTag } from '../metadata/tags.ts'
+import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
+import { pointTag, serialiseTag } from '../metadata/tags.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type AbsentContent, type ManifestPlan, absentContent, planManifest, warningsOf } from './manifest-plan.ts'
+import { openTagGuard } from './tag-guard.ts'
 
 /** A visible manifest. `size` in bytes. */
 export interface ManifestInfo {
@@ -89,7 +90,8 @@ export interface PushedManifest {
 /**
  * Stores a manifest verbatim with its edges and tags in one transaction: distribution-spec, "Pushing Manifests".
  * Repeating it is success.
- * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN (an entry for each missing digest).
+ * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN (an entry for each missing digest);
+ * DENIED where a tag rule refuses.
  */
 export async function pushManifest(
   context: RegistryContext,
@@ -111,6 +113,7 @@ export async function pushManifest(
     const repository = await holdRepository(tx, push.name)
     checkBinding(caller, repository.id)
     if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
+    const guard = tags.length === 0 ? undefined : await openTagGuard(tx, push.name, caller)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
     await manifests.lockTargets(tx, repository.id, digest, tags)
     const { manifestId, absent } = await writeManifest(context, tx, {
@@ -122,19 +125,14 @@ export async function pushManifest(
     })
     const former = []
     for (const tag of tags) {
-      const target = {
-        repositoryId: repository.id,
-        name: tag,
-        manifestId,
-        digest,
-        principal: caller.principal,
-      }
-      former.push(await pointTag(tx, target))
+      const { principal } = caller
+      const target = { repositoryId: repository.id, name: tag, manifestId, digest, principal, action: 'push' } as const
+      const pointed = await pointTag(tx, target)
+      if (pointed.change !== 'unchanged') guard?.check(tag, pointed.change)
+      if (pointed.change === 'moved') former.push(pointed.former)
     }
     for (const target of former) {
-      if (target !== undefined) {
-        await manifests.unrootManifest(tx, target.manifest_id, context.lifetimes.untaggedRetentionMs)
-      }
+      await manifests.unrootManifest(tx, target.manifest_id, context.lifetimes.untaggedRetentionMs)
     }
     await insertEvent(tx, 'manifest.push', push.name, {
       digest,
@@ -199,57 +197,4 @@ async function writeManifest(
     plan.children.map(digest => ({ digest, childId: children.get(digest) })),
   )
   return { manifestId, absent }
-}
-
-/**
- * Deletes one tag, or a manifest and every tag on it: distribution-spec, "Deleting tags" and "Deleting Manifests".
- * What is deleted is invisible at once; a manifest can be brought back until its retention ends.
- * @throws RegistryError MANIFEST_UNKNOWN; UNSUPPORTED while a visible index names the manifest.
- */
-export async function deleteManifest(
-  context: RegistryContext,
-  name: RepositoryName,
-  reference: Reference,
-  caller: Caller,
-): Promise<void> {
-  const unknown = () =>
-    new RegistryError('MANIFEST_UNKNOWN', {
-      detail: { reference: reference.tag ?? reference.digest },
-    })
-  const retentionMs = context.lifetimes.untaggedRetentionMs
-  await context.db.transaction(async tx => {
-    const repository = await findRepository(tx, name)
-    if (repository === undefined) throw unknown()
-    checkBinding(caller, repository.id)
-    if (reference.tag !== undefined) {
-      await serialiseTag(tx, repository.id, reference.tag)
-      await manifests.lockTargets(tx, repository.id, undefined, [reference.tag])
-      const target = await removeTag(tx, repository.id, reference.tag, caller.principal)
-      if (target === undefined) throw unknown()
-      await manifests.unrootManifest(tx, target.manifest_id, retentionMs)
-      await insertEvent(tx, 'tag.delete', name, {
-        tag: reference.tag,
-        digest: target.digest,
-        principal: caller.principal,
-      })
-      return
-    }
-    const manifest = await manifests.lockManifest(tx, repository.id, reference.digest)
-    if (manifest === undefined) throw unknown()
-    const parent = await manifests.findParent(tx, repository.id, reference.digest)
-    if (parent !== undefined && !context.allowChildDelete) {
-      throw new RegistryError('UNSUPPORTED', {
-        message: 'an index names this manifest: delete the index first',
-        detail: { digest: reference.digest, index: parent },
-      })
-    }
-    const tags = await removeTagsOf(tx, repository.id, manifest, caller.principal)
-    await manifests.hideManifest(tx, manifest.manifest_id, retentionMs)
-    await manifests.unrootDependants(tx, repository.id, manifest, retentionMs)
-    await insertEvent(tx, 'manifest.delete', name, {
-      digest: reference.digest,
-      tags,
-      principal: caller.principal,
-    })
-  })
 }

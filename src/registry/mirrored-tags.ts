@@ -3,7 +3,7 @@ import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName, Tag } from '../oci/name.ts'
 import * as rows from '../metadata/mirrored-tags.ts'
 import type { RegistryContext } from './context.ts'
-import { deleteManifest } from './manifests.ts'
+import { deleteManifest } from './delete-manifest.ts'
 
 const MOST_KNOWN = 50_000
 /** How exactly it is known when a tag was last asked for. */
@@ -70,7 +70,8 @@ export class MirroredTags {
     try {
       await deleteManifest(this.#context, repository, { tag }, { mayPush: true, principal: 'mirror' })
     } catch (error) {
-      if (!(error instanceof RegistryError) || error.code !== 'MANIFEST_UNKNOWN') throw error
+      // A tag rule keeps what it keeps here as well.
+      if (!(error instanceof RegistryError && ['MANIFEST_UNKNOWN', 'DENIED'].includes(error.code))) throw error
     }
   }
 }

@@ -4,11 +4,17 @@ import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
 import type { Writable } from 'node:stream'
 import * as blobs from './blobs.ts'
 import type { Caller, RegistryContext, VisibleNames } from './context.ts'
+import * as deletion from './delete-manifest.ts'
 import * as lists from './lists.ts'
 import * as manifests from './manifests.ts'
 import { PayloadCache } from './payload-cache.ts'
+import * as repositories from './repositories.ts'
+import * as history from './tag-history.ts'
+import * as undeletion from './undelete.ts'
 import type { UploadTarget } from './upload-refusals.ts'
 import { type UploadBody, Uploads } from './uploads.ts'
+
+type Bound<F> = F extends (context: RegistryContext, ...args: infer A) => infer R ? (...args: A) => R : never
 
 /** The use cases, one method each; what every method means stands with the function it calls. */
 export interface Registry {
@@ -29,6 +35,16 @@ export interface Registry {
   readManifest(manifest: manifests.ManifestInfo): Promise<Uint8Array>
   pushManifest(push: manifests.ManifestPush, caller: Caller): Promise<manifests.PushedManifest>
   deleteManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<void>
+  deleteManifestByAdmin: Bound<typeof deletion.deleteManifestByAdmin>
+  undeleteManifest: Bound<typeof undeletion.undeleteManifest>
+  undeleteTag: Bound<typeof undeletion.undeleteTag>
+  listTagHistory: Bound<typeof history.listTagHistory>
+  rollBackTag: Bound<typeof history.rollBackTag>
+  listRepositories: Bound<typeof repositories.listRepositories>
+  listDeletedRepositories: Bound<typeof repositories.listDeletedRepositories>
+  describeRepository: Bound<typeof repositories.describeRepository>
+  deleteRepository: Bound<typeof repositories.deleteRepository>
+  undeleteRepository: Bound<typeof repositories.undeleteRepository>
   listTags(name: RepositoryName, last: string, limit: number, caller: Caller): Promise<lists.Page<string>>
   listCatalog(visible: VisibleNames, last: string, limit: number): Promise<lists.Page<string>>
   listReferrers(
@@ -59,7 +75,17 @@ export function createRegistry(context: RegistryContext): Registry {
     statManifest: (...args) => manifests.statManifest(context, manifestLookUp, ...args),
     readManifest: manifest => payloads.get(manifest.id, () => manifests.readManifest(context, manifest)),
     pushManifest: (...args) => manifests.pushManifest(context, ...args),
-    deleteManifest: (...args) => manifests.deleteManifest(context, ...args),
+    deleteManifest: (...args) => deletion.deleteManifest(context, ...args),
+    deleteManifestByAdmin: (...args) => deletion.deleteManifestByAdmin(context, ...args),
+    undeleteManifest: (...args) => undeletion.undeleteManifest(context, ...args),
+    undeleteTag: (...args) => undeletion.undeleteTag(context, ...args),
+    listTagHistory: (...args) => history.listTagHistory(context, ...args),
+    rollBackTag: (...args) => history.rollBackTag(context, ...args),
+    listRepositories: (...args) => repositories.listRepositories(context, ...args),
+    listDeletedRepositories: (...args) => repositories.listDeletedRepositories(context, ...args),
+    describeRepository: (...args) => repositories.describeRepository(context, ...args),
+    deleteRepository: (...args) => repositories.deleteRepository(context, ...args),
+    undeleteRepository: (...args) => repositories.undeleteRepository(context, ...args),
     listTags: (...args) => lists.listTags(context, ...args),
     listCatalog: (...args) => lists.listCatalog(context, ...args),
     listReferrers: (...args) => lists.listReferrers(context, ...args),

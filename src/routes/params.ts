@@ -33,11 +33,12 @@ export function callerOf(ctx: Context): Caller {
   const { access } = ctx.state as GateState
   if (access === undefined) return { mayPush: true }
   const name = paramOf(ctx, 'name')
-  const { provenance } = access.identity
+  const { principalId, provenance } = access.identity
   const repositoryId = access.repositoryId(name)
   return {
     mayPush: access.may('push', name),
     principal: access.identity.name,
+    ...(principalId === undefined ? {} : { principalId }),
     ...(provenance === undefined ? {} : { provenance }),
     ...(repositoryId === undefined ? {} : { repositoryId }),
   }

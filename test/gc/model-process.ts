@@ -17,6 +17,7 @@ const registry = createRegistry({
   lifetimes: {
     leaseMs: LEASE_MS,
     untaggedRetentionMs: LEASE_MS,
+    deleteGraceMs: LEASE_MS,
     uploadExpiryMs: 60_000,
     trashGraceMs: LEASE_MS,
   },

@@ -49,7 +49,7 @@ export async function race(sweep: SweepName, blobs: number, limitMs: number): Pr
     const registry = createRegistry({
       db,
       store,
-      lifetimes: { leaseMs: 1, untaggedRetentionMs: 1, uploadExpiryMs: 1, trashGraceMs: 1 },
+      lifetimes: { leaseMs: 1, untaggedRetentionMs: 1, deleteGraceMs: 1, uploadExpiryMs: 1, trashGraceMs: 1 },
       requireBlobs: true,
       requireChildren: false,
       allowChildDelete: false,

@@ -206,7 +206,7 @@ void describe('look-ups of manifests', () => {
         principal: undefined,
         provenance: undefined,
       })
-      await pointTag(tx, { repositoryId: id, name: TAG, manifestId, digest, principal: undefined })
+      await pointTag(tx, { repositoryId: id, name: TAG, manifestId, digest, principal: undefined, action: 'push' })
     })
     return digest
   }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { administrationEndpoints } from '../../src/routes/api/routes.ts'
 import type { Administration } from '../../src/access/administration.ts'
+import type { Registry } from '../../src/registry/registry.ts'
 import type { Endpoint } from '../../src/routes/api/endpoint.ts'
 import { type AccessServer, PASSWORD, basic } from './access.ts'
 
 /** Every endpoint of the administration's API, as it is declared. */
-export const ENDPOINTS: readonly Endpoint[] = administrationEndpoints({} as Administration)
+export const ENDPOINTS: readonly Endpoint[] = administrationEndpoints({} as Administration, {} as Registry)
 
 /** What the API answered. */
 export interface ApiAnswer {

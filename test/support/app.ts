@@ -48,6 +48,7 @@ const HOUR_MS = 3_600_000
 const LIFETIMES: Lifetimes = {
   leaseMs: 24 * HOUR_MS,
   untaggedRetentionMs: 168 * HOUR_MS,
+  deleteGraceMs: 168 * HOUR_MS,
   uploadExpiryMs: 24 * HOUR_MS,
   trashGraceMs: HOUR_MS,
 }

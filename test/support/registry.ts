@@ -7,7 +7,7 @@ import type { Database } from '../../src/metadata/database.ts'
 import { type Digest, parseDigest } from '../../src/oci/digest.ts'
 import { OCI_INDEX, OCI_MANIFEST } from '../../src/oci/media-types.ts'
 import { parseName, parseReference } from '../../src/oci/name.ts'
-import type { Caller, RegistryContext } from '../../src/registry/context.ts'
+import type { AdminCaller, Caller, RegistryContext } from '../../src/registry/context.ts'
 import { type Registry, createRegistry } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { openFilesystemStore } from '../../src/storage/filesystem.ts'
@@ -24,6 +24,9 @@ export interface TestRegistry {
 /** Someone who may push. */
 export const PUSHER: Caller = { mayPush: true }
 
+/** Someone who administers content. */
+export const ADMIN: AdminCaller = { mayPush: true, principal: 'admin', client: 'test', requestId: 'test' }
+
 /** Opens the rules on `db` and a fresh directory. */
 export async function withRegistry(db: Database, more: Partial<RegistryContext> = {}): Promise<TestRegistry> {
   const directory = await mkdtemp(join(tmpdir(), 'berth-test-registry-'))
@@ -31,7 +34,13 @@ export async function withRegistry(db: Database, more: Partial<RegistryContext> 
   const registry = createRegistry({
     db,
     store,
-    lifetimes: { leaseMs: HOUR_MS, untaggedRetentionMs: HOUR_MS, uploadExpiryMs: HOUR_MS, trashGraceMs: HOUR_MS },
+    lifetimes: {
+      leaseMs: HOUR_MS,
+      untaggedRetentionMs: HOUR_MS,
+      deleteGraceMs: HOUR_MS,
+      uploadExpiryMs: HOUR_MS,
+      trashGraceMs: HOUR_MS,
+    },
     requireBlobs: true,
     requireChildren: false,
     allowChildDelete: false,

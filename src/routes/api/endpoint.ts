@@ -16,7 +16,7 @@ const PAGE_MAX = 1_000
 /** One call of the API: what it takes, what it gives, and what it does. The OpenAPI document is made of these. */
 export interface Endpoint {
   readonly method: 'get' | 'post' | 'put' | 'patch' | 'delete'
-  /** Below {@link API_PREFIX}; parameters as `:name`. */
+  /** Below {@link API_PREFIX}; parameters as `:name`, at the end as `*name` where they may hold slashes. */
   readonly path: string
   readonly summary: string
   readonly query: z.ZodObject

@@ -6,7 +6,7 @@ import { Problem } from './schemas.ts'
 export function openApiDocument(endpoints: readonly Endpoint[], version: string): object {
   const paths: Record<string, Record<string, unknown>> = {}
   for (const declared of endpoints) {
-    const path = `${API_PREFIX}${declared.path.replaceAll(/:([A-Za-z]+)/g, '{$1}')}`
+    const path = `${API_PREFIX}${declared.path.replaceAll(/[:*]([A-Za-z]+)/g, '{$1}')}`
     const methods = (paths[path] ??= {})
     methods[declared.method] = operation(declared)
   }
@@ -15,7 +15,8 @@ export function openApiDocument(endpoints: readonly Endpoint[], version: string)
     info: {
       title: 'Berth administration',
       version,
-      description: 'Users, robots, tokens, grants and keys of a registry.',
+      description:
+        'Users, robots, tokens, grants and keys of a registry; its repositories, what was deleted of them, and rules for tags.',
     },
     components: {
       securitySchemes: { password: { type: 'http', scheme: 'basic' }, token: { type: 'http', scheme: 'bearer' } },
@@ -27,7 +28,7 @@ export function openApiDocument(endpoints: readonly Endpoint[], version: string)
 }
 
 function operation(declared: Endpoint): object {
-  const inPath = [...declared.path.matchAll(/:([A-Za-z]+)/g)].map(match => ({
+  const inPath = [...declared.path.matchAll(/[:*]([A-Za-z]+)/g)].map(match => ({
     name: match[1],
     in: 'path',
     required: true,
@@ -36,7 +37,7 @@ function operation(declared: Endpoint): object {
   const inQuery = Object.entries(declared.query.shape).map(([name, schema]) => ({
     name,
     in: 'query',
-    required: false,
+    required: !(schema as z.ZodType).safeParse(undefined).success,
     schema: schemaOf(schema as z.ZodType, 'input'),
   }))
   const answer =
@@ -65,7 +66,7 @@ function operation(declared: Endpoint): object {
 
 /** `getGroupsNameMembers`: what generated clients call it. */
 function operationId({ method, path }: Endpoint): string {
-  return method + path.replaceAll(/[/:-]+([a-z])/g, (_, letter: string) => letter.toUpperCase())
+  return method + path.replaceAll(/[/:*-]+([a-z])/g, (_, letter: string) => letter.toUpperCase())
 }
 
 function schemaOf(schema: z.ZodType, io: 'input' | 'output'): object {

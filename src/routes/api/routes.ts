@@ -6,26 +6,35 @@ import type { Authority } from '../../auth/authority.ts'
 import { parseAuthorization } from '../../auth/challenge.ts'
 import { sourceOf } from '../../middleware/gate.ts'
 import { RegistryError } from '../../oci/errors.ts'
+import type { Registry } from '../../registry/registry.ts'
 import { json } from '../params.ts'
 import { accessEndpoints } from './access.ts'
 import { accountEndpoints } from './accounts.ts'
+import { contentEndpoints } from './content.ts'
 import { API_PREFIX, type Endpoint, apiRoutes } from './endpoint.ts'
 import { machineEndpoints } from './machines.ts'
 import { openApiDocument } from './openapi.ts'
+import { tagRuleEndpoints } from './tag-rules.ts'
 
 /** Every endpoint of the administration's API. */
-export function administrationEndpoints(admin: Administration): Endpoint[] {
-  return [...accountEndpoints(admin), ...machineEndpoints(admin), ...accessEndpoints(admin)]
+export function administrationEndpoints(admin: Administration, registry: Registry): Endpoint[] {
+  return [
+    ...accountEndpoints(admin),
+    ...machineEndpoints(admin),
+    ...accessEndpoints(admin),
+    ...contentEndpoints(admin, registry),
+    ...tagRuleEndpoints(admin),
+  ]
 }
 
 /** The administration's API, with its own description. */
 export function administrationRoutes(
   router: Router,
-  admin: Administration,
+  { administration, version }: { readonly administration: Administration; readonly version: string },
+  registry: Registry,
   identify: (ctx: Context) => Promise<Actor>,
-  version: string,
 ): void {
-  const endpoints = administrationEndpoints(admin)
+  const endpoints = administrationEndpoints(administration, registry)
   const document = openApiDocument(endpoints, version)
   router.get(`${API_PREFIX}/openapi.json`, ctx => json(ctx, document))
   apiRoutes(router, endpoints, identify)

@@ -123,6 +123,54 @@ export const AuditEntry = z.object({
   detail: z.record(z.string(), z.unknown()),
 })
 
+export const RepositoryName = z.string().min(1).max(255).describe('The name of a repository')
+export const Tag = z.string().min(1).max(128)
+export const Reference = z.string().min(1).max(200).describe('A tag, or a digest')
+
+export const Repository = z.object({ id: z.int(), name: z.string(), createdAt: Time })
+export const DeletedRepository = z.object({
+  ...Repository.shape,
+  deletedAt: Time,
+  deletedBy: z.string().nullable(),
+  keptUntil: Time.describe('Until then it can be brought back for sure'),
+})
+export const RepositoryDetails = z.object({
+  ...Repository.shape,
+  tags: z.int().describe('Counted up to 10000'),
+  manifests: z.int().describe('Counted up to 10000'),
+})
+
+export const Undeleted = z.object({
+  digest: z.string(),
+  tags: z.array(z.string()).describe('Tags that point to it again'),
+  manifests: z.array(z.string()).describe('Digests that can be pulled again'),
+})
+
+export const TagHistoryEntry = z.object({
+  id: z.int(),
+  at: Time,
+  from: z.string().nullable().describe('Null: the tag was made'),
+  to: z.string().nullable().describe('Null: the tag was removed'),
+  by: z.string().nullable(),
+  action: z.string().nullable().describe('push, delete, manifest-delete, undelete or rollback'),
+})
+
+export const TagRule = z.strictObject({
+  name: Name.optional().describe('Shown to whoever is refused; rule- and a number without it'),
+  pattern: Pattern,
+  tags: z
+    .string()
+    .min(1)
+    .max(200)
+    .describe(
+      'A glob in which * stands for any characters and ? for one, or a regular expression (RE2) between slashes',
+    ),
+  immutable: z.boolean().default(false).describe('Once there, the tag is neither moved nor deleted, by anybody'),
+  protected: z.boolean().default(false).describe('Only the writers create, move and delete the tag'),
+  mayExpire: z.boolean().default(false).describe('Retention may remove the tag all the same'),
+  writers: z.array(z.string().min(1).max(120)).max(100).default([]).describe('Principals, and groups as group:NAME'),
+})
+
 export const Problem = z
   .object({
     type: z.string(),

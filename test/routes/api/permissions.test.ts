@@ -12,6 +12,9 @@ const REGISTRY_ONLY = (status: number): Statuses => [403, 403, 403, 403, 403, st
 const TEAM_TOO = (status: number): Statuses => [403, status, status, status, 403, status, status]
 const HIDDEN_FROM_TEAM = (status: number): Statuses => [403, 404, 404, 404, 403, status, status]
 
+/** Whoever may pull in team-a: also by a token that allows nothing else. */
+const PULLERS = (status: number): Statuses => [403, status, status, status, status, status, status]
+
 interface Row {
   /** Method and path of the endpoint, as declared. */
   readonly endpoint: string
@@ -134,6 +137,46 @@ const ROWS: readonly Row[] = [
     statuses: [200, 403, 403, 403, 403, 200, 200],
   },
   { endpoint: 'get /explain', path: '/explain?action=pull&repository=team-b/web', statuses: REGISTRY_ONLY(200) },
+  // Lists of repositories show everybody his own.
+  { endpoint: 'get /repositories', statuses: [200, 200, 200, 200, 200, 200, 200] },
+  { endpoint: 'get /deleted-repositories', statuses: [200, 200, 200, 200, 200, 200, 200] },
+  { endpoint: 'get /repositories/*name', path: '/repositories/team-a/none', statuses: PULLERS(404) },
+  { endpoint: 'delete /repositories/*name', path: '/repositories/team-a%2Fnone', statuses: TEAM_TOO(404) },
+  { endpoint: 'delete /repositories/*name', path: '/repositories/team-b/none', statuses: REGISTRY_ONLY(404) },
+  {
+    endpoint: 'post /repository-undeletions',
+    body: () => ({ repository: 'team-a/none' }),
+    statuses: TEAM_TOO(404),
+  },
+  {
+    endpoint: 'post /manifest-deletions',
+    body: () => ({ repository: 'team-a/none', reference: 'v1', force: true }),
+    statuses: TEAM_TOO(404),
+  },
+  {
+    endpoint: 'post /undeletions',
+    body: () => ({ repository: 'team-a/none', reference: 'v1' }),
+    statuses: TEAM_TOO(404),
+  },
+  { endpoint: 'get /tag-history', path: '/tag-history?repository=team-a/none&tag=v1', statuses: PULLERS(404) },
+  {
+    endpoint: 'post /tag-rollbacks',
+    body: () => ({ repository: 'team-a/none', tag: 'v1' }),
+    statuses: TEAM_TOO(404),
+  },
+  {
+    endpoint: 'post /tag-rules',
+    body: () => ({ pattern: 'team-a/**', tags: 'v*', immutable: true }),
+    statuses: TEAM_TOO(201),
+  },
+  {
+    endpoint: 'post /tag-rules',
+    body: () => ({ pattern: 'team-*/**', tags: 'v*', immutable: true }),
+    statuses: REGISTRY_ONLY(201),
+  },
+  { endpoint: 'get /tag-rules', statuses: TEAM_TOO(200) },
+  { endpoint: 'delete /tag-rules/:name', statuses: TEAM_TOO(404) },
+  { endpoint: 'delete /tag-rules/:name', path: '/tag-rules/outside', statuses: [403, 404, 404, 404, 403, 204, 404] },
   { endpoint: 'get /keys', statuses: REGISTRY_ONLY(200) },
   { endpoint: 'post /keys/rotation', body: () => ({}), statuses: REGISTRY_ONLY(204) },
   { endpoint: 'get /audit', statuses: REGISTRY_ONLY(200) },
@@ -158,6 +201,7 @@ void suite('who may administer what (NIST SP 800-53 AC-6, least privilege)', () 
     await secretOf('/robots', { name: 'inside', grants: pull('team-a/web') })
     await secretOf('/robots', { name: 'outside', grants: [...pull('team-a/web'), ...pull('team-b/web')] })
     await administer('POST', '/trust-rules', trustRule('outside', 'team-b/web'))
+    await administer('POST', '/tag-rules', { name: 'outside', pattern: 'team-b/web', tags: '*', immutable: true })
     const token = async (name: string, scopes?: object): Promise<string> =>
       `Bearer ${await secretOf('/tokens', { user: 'admin', name, ...(scopes === undefined ? {} : { scopes }) })}`
     credentials.set('plain', basic('plain', PASSWORD))

@@ -1,0 +1,38 @@
+import type { RepositoryName, Tag } from '../oci/name.ts'
+import type { Transaction } from '../metadata/database.ts'
+import { insertEvent } from '../metadata/events.ts'
+import { unrootManifest } from '../metadata/manifests.ts'
+import { type TagAction, type TagTarget, pointTag } from '../metadata/tags.ts'
+import type { Caller, RegistryContext } from './context.ts'
+import type { TagGuard } from './tag-guard.ts'
+
+/**
+ * Points a tag at a manifest that is there already; false where it points there. The caller has serialised the tag's
+ * writers and locked both manifests.
+ * @throws RegistryError DENIED where a tag rule refuses.
+ */
+export async function moveTag(
+  context: RegistryContext,
+  tx: Transaction,
+  move: {
+    readonly repositoryId: number
+    readonly name: RepositoryName
+    readonly tag: Tag
+    readonly target: TagTarget
+    readonly caller: Caller
+    readonly guard: TagGuard
+    readonly action: TagAction
+  },
+): Promise<boolean> {
+  const { repositoryId, tag, target, action } = move
+  const { principal } = move.caller
+  const { manifest_id: manifestId, digest } = target
+  const pointed = await pointTag(tx, { repositoryId, name: tag, manifestId, digest, principal, action })
+  if (pointed.change === 'unchanged') return false
+  move.guard.check(tag, pointed.change)
+  if (pointed.change === 'moved') {
+    await unrootManifest(tx, pointed.former.manifest_id, context.lifetimes.untaggedRetentionMs)
+  }
+  await insertEvent(tx, 'tag.move', move.name, { tag, digest, action, principal })
+  return true
+}
