@@ -6,7 +6,7 @@ export interface FamilyMember {
   readonly id: number
   readonly digest: Digest
   readonly hidden: boolean
-  /** Whether it can come back: it is hidden, its grace is not over, and it was not hidden before the head of the family. */
+  /** Whether it comes back: the grace of the head of the family is not over, and it was not hidden before that. */
   readonly returns: boolean
 }
 
@@ -43,10 +43,10 @@ export async function lockFamily(
     [repositoryId, digest, tags],
   )
   const ids = rows.filter(row => row.in_family).map(row => row.id)
-  // A second statement: whoever held a row meanwhile may have changed it.
+  // A second statement: whoever held a row meanwhile may have changed it. Its time is one for all rows.
   return await tx.query<FamilyMember>(
     `select m.id, m.digest, m.deleted_at is not null as hidden,
-            coalesce(m.deleted_at >= head.deleted_at and m.lease_until > clock_timestamp(), false) as returns
+            coalesce(m.deleted_at >= head.deleted_at and head.lease_until > statement_timestamp(), false) as returns
        from manifest head join manifest m on m.id = any($3::bigint[])
       where head.repository_id = $1 and head.digest = $2
       order by m.id <> head.id, m.id`,
