@@ -40,10 +40,10 @@ export async function undeleteManifest(
     const repositoryId = await holdOrRefuse(tx, name, caller)
     const guard = await openTagGuard(tx, name, caller)
     const { target, manifests } = await reviveFamily(context, tx, repositoryId, { digest, tags: [] })
-    const names = manifests.length === 0 ? [] : await tagsRemovedWith(tx, repositoryId, digest)
+    const names = await tagsRemovedWith(tx, repositoryId, digest)
     const tags = await restoreTags(tx, repositoryId, names, target, caller.principal)
     for (const tag of tags) guard.check(tag, 'created')
-    if (manifests.length > 0) {
+    if (manifests.length + tags.length > 0) {
       await insertEvent(tx, 'manifest.undelete', name, { digest, tags: tags.length, principal: caller.principal })
       await recordAct(tx, caller, 'manifest.undelete', { repository: name, digest, tags: tags.length })
     }

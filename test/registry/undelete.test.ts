@@ -199,6 +199,18 @@ void suite('undelete', () => {
     assert.equal(await pulled(name, 'v1'), present)
   })
 
+  test('gives a manifest that was pushed again by its digest the tags that went with it', async () => {
+    const name = fresh()
+    const image = await pushImage(rules.registry, name, 'v1')
+    const bytes = await rules.registry.readManifest(
+      await rules.registry.statManifest(name, parseReference('v1'), PUSHER),
+    )
+    await remove(name, image)
+    const push = { name, reference: parseReference(image), tags: [], contentType: undefined, bytes }
+    await rules.registry.pushManifest(push, PUSHER)
+    assert.deepEqual(await undelete(name, image), { digest: image, tags: ['v1'], manifests: [] })
+  })
+
   test('again changes nothing, and of what never was is refused', async () => {
     const name = fresh()
     const image = await pushImage(rules.registry, name, 'v1')

@@ -83,4 +83,43 @@ export function describeTagRaces(next: () => AccessServer): void {
       assert.equal(await remove(), false)
     }
   })
+
+  void test('a repository that is deleted and brought back while pushes go on: what was acknowledged is in one of its name', async () => {
+    const outcome = async (work: Promise<unknown>): Promise<boolean> =>
+      await work.then(
+        () => true,
+        (error: unknown) => {
+          assert.match(String(error), /: (?:404|409) /)
+          return false
+        },
+      )
+    const repository = 'race/whole'
+    for (let round = 0; round < 8; round += 1) {
+      const answers = await Promise.all([
+        push(repository, `a${round}`, 'image'),
+        outcome(next().administer('DELETE', `/repositories/${repository}`)),
+        push(repository, `b${round}`, 'image'),
+        outcome(next().administer('POST', '/repository-undeletions', { repository })),
+        push(repository, `c${round}`, 'image'),
+      ])
+      assert.ok(answers.every(answer => typeof answer === 'boolean' || answer.status === 201))
+    }
+    const { items } = await next().administer('GET', '/deleted-repositories?limit=1000')
+    const deleted = (items as { id: number; name: string }[]).filter(({ name }) => name === repository)
+    const found = new Set<string>()
+    const look = async (): Promise<void> => {
+      for (let round = 0; round < 8; round += 1) {
+        for (const tag of [`a${round}`, `b${round}`, `c${round}`]) {
+          if ((await pull(repository, tag)).status === 200) found.add(tag)
+        }
+      }
+    }
+    await look()
+    for (const { id } of deleted) {
+      await outcome(next().administer('DELETE', `/repositories/${repository}`))
+      await next().administer('POST', '/repository-undeletions', { repository, id })
+      await look()
+    }
+    assert.equal(found.size, 24)
+  })
 }
