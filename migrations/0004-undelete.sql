@@ -8,7 +8,6 @@ create index repository_deleted_name on repository (name, deleted_at) where dele
 
 -- What changed the tag: push, delete, manifest-delete, undelete, rollback. Null in rows that are older than this column.
 alter table tag_history add column action text;
-create index tag_history_changed_at on tag_history (changed_at);
 create index tag_history_removed on tag_history (repository_id, old_digest) where new_digest is null;
 
 -- Tags that must not change, or only by some. Repositories by a pattern as grants have it; tags by a glob, or by a

@@ -76,7 +76,10 @@ export async function tagsRemovedWith(db: Queryable, repositoryId: number, diges
   return rows.map(row => row.name)
 }
 
-/** Points those of these tags that are free at a locked manifest in one statement; answers which. */
+/** How many tags one statement of {@link restoreTags} writes: all of them could take longer than a statement may. */
+const RESTORE_BATCH = 5_000
+
+/** Points those of these tags that are free at a locked manifest; answers which. */
 export async function restoreTags(
   tx: Transaction,
   repositoryId: number,
@@ -84,7 +87,21 @@ export async function restoreTags(
   target: TagTarget,
   principal: string | undefined,
 ): Promise<readonly Tag[]> {
-  if (names.length === 0) return []
+  const restored: Tag[] = []
+  for (let start = 0; start < names.length; start += RESTORE_BATCH) {
+    const batch = names.slice(start, start + RESTORE_BATCH)
+    restored.push(...(await restoreBatch(tx, repositoryId, batch, target, principal)))
+  }
+  return restored
+}
+
+async function restoreBatch(
+  tx: Transaction,
+  repositoryId: number,
+  names: readonly Tag[],
+  target: TagTarget,
+  principal: string | undefined,
+): Promise<readonly Tag[]> {
   const rows = await tx.query<{ name: Tag }>(
     `with made as (
        insert into tag (repository_id, name, manifest_id)
@@ -98,12 +115,12 @@ export async function restoreTags(
   return rows.map(row => row.name)
 }
 
-/** Removes up to `limit` changes older than `ageMs`; answers how many. */
+/** Removes those of the first `limit` changes that are older than `ageMs`; answers how many. */
 export async function pruneTagHistory(tx: Transaction, ageMs: number, limit: number): Promise<number> {
   const rows = await tx.query(
     `delete from tag_history where id in (
-       select id from tag_history where changed_at < clock_timestamp() - $1 * interval '1 millisecond'
-        order by changed_at limit $2 for update skip locked)
+       select id from (select id, changed_at from tag_history order by id limit $2 for update skip locked) h
+        where changed_at < clock_timestamp() - $1 * interval '1 millisecond')
      returning id`,
     [ageMs, limit],
   )
