@@ -14,7 +14,7 @@ import { API_PREFIX } from './routes/api/endpoint.ts'
 import { administrationRoutes, identifyBy, identifyLocal } from './routes/api/routes.ts'
 import { baseRoutes } from './routes/base.ts'
 import { blobRoutes } from './routes/blobs.ts'
-import { healthRoutes } from './routes/health.ts'
+import { type Readiness, healthRoutes } from './routes/health.ts'
 import { listRoutes } from './routes/lists.ts'
 import { manifestRoutes } from './routes/manifests.ts'
 import { tokenRoutes } from './routes/token.ts'
@@ -51,8 +51,8 @@ export interface AppOptions {
   readonly observe: RequestObserver
   /** Told of errors that belong to no request's answer. */
   readonly onError: (error: unknown) => void
-  /** Whether the index and the store answer. */
-  readonly ready: () => Promise<boolean>
+  /** Whether the index and the stores answer. */
+  readonly ready: () => Promise<Readiness>
 }
 
 /** Builds the application: order of middleware and routes. It neither reads the environment nor listens. */

@@ -74,10 +74,13 @@ export interface Config {
     readonly blobMaxBytes: number
   }
   readonly storage: {
-    readonly driver: ValueOf<'storage.driver'>
+    /** The stores that are configured; the first takes new content. */
+    readonly stores: readonly ValueOf<'storage.driver'>[]
     readonly uploadMemoryBytes: number
     /** 0: never. */
     readonly reconcileMs: number
+    /** Absolute. */
+    readonly filesystem: { readonly directory: string }
     readonly s3: {
       readonly bucket: string
       readonly prefix: string
@@ -189,19 +192,25 @@ export function loadConfig(env: Environment, cwd: string): Config {
       patienceMs: get('mirror.patience'),
       blobMaxBytes: get('mirror.blobMaxBytes'),
     },
-    storage: storageOf(get),
+    storage: storageOf(get, resolve(cwd, get('data.dir')), cwd),
   }
 }
 
-function storageOf(get: <P extends SettingPath>(path: P) => ValueOf<P>): Config['storage'] {
-  const driver = get('storage.driver')
+function storageOf(
+  get: <P extends SettingPath>(path: P) => ValueOf<P>,
+  dataDir: string,
+  cwd: string,
+): Config['storage'] {
+  const directory = get('storage.filesystem.directory')
+  const stores = storesOf(get)
   const accessKeyId = get('storage.s3.accessKeyId')
   const secretAccessKey = get('storage.s3.secretAccessKey')
   const encryption = get('storage.s3.encryption')
   return {
-    driver,
-    uploadMemoryBytes: get('storage.uploadMemory') ?? (driver === 's3' ? 256 : 64) * 2 ** 20,
+    stores,
+    uploadMemoryBytes: get('storage.uploadMemory') ?? (stores.includes('s3') ? 256 : 64) * 2 ** 20,
     reconcileMs: get('storage.reconcile'),
+    filesystem: { directory: directory === undefined ? resolve(dataDir, 'storage') : resolve(cwd, directory) },
     s3: {
       bucket: get('storage.s3.bucket') ?? '',
       prefix: get('storage.s3.prefix'),
@@ -246,6 +255,14 @@ function checkIssuers(issuers: readonly IssuerConfig[], service: string, faults:
   }
 }
 
+/** The driver's store, and the other one where it is configured: what a start after a change of driver has to serve. */
+function storesOf(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined): Config['storage']['stores'] {
+  if (get('storage.driver') === 's3') {
+    return get('storage.filesystem.directory') === undefined ? ['s3'] : ['s3', 'filesystem']
+  }
+  return get('storage.s3.bucket') === undefined ? ['filesystem'] : ['filesystem', 's3']
+}
+
 function checkReadable(path: string, file: string | undefined, faults: ConfigFault[]): void {
   if (file === undefined) return
   try {
@@ -284,7 +301,7 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
     faults.push({ path: 'registry.untaggedRetention', message: 'must not be below registry.lease' })
   }
   checkGraces(get, faults)
-  if (get('storage.driver') === 's3') checkS3(get, faults)
+  if (storesOf(get).includes('s3')) checkS3(get, faults)
 }
 
 const MIN_GRACE_MS = 3_600_000
@@ -319,6 +336,6 @@ function checkS3(get: <P extends SettingPath>(path: P) => ValueOf<P> | undefined
     faults.push({ path: 'storage.s3.kmsKeyId', message: 'needs storage.s3.encryption=aws:kms' })
   }
   if ((get('storage.uploadMemory') ?? Infinity) < MIN_S3_MEMORY_BYTES) {
-    faults.push({ path: 'storage.uploadMemory', message: 'must be 64MiB or more with driver s3' })
+    faults.push({ path: 'storage.uploadMemory', message: 'must be 64MiB or more with s3' })
   }
 }

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { accessRoutes, openAccessControl, serveLocally } from './access-control.ts'
 import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
+import { openStores, readiness } from './content-storage.ts'
 import { drainRepositories } from './gc/drain.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
@@ -22,17 +23,15 @@ import { migrate } from './metadata/migrate.ts'
 import { openPostgres, refuseOldServer } from './metadata/postgres.ts'
 import { releaseAllUploads } from './metadata/uploads.ts'
 import { meteredDatabase } from './metrics/metered-database.ts'
-import { meteredRegistry, meteredStore } from './metrics/metered-registry.ts'
+import { meteredRegistry } from './metrics/metered-registry.ts'
 import { type Metrics, createMetrics } from './metrics/metrics.ts'
 import type { RefusalObserver } from './middleware/refusals.ts'
 import type { RequestRecord } from './middleware/request-log.ts'
 import type { RegistryContext } from './registry/context.ts'
 import { createRegistry } from './registry/registry.ts'
 import { openMirrors } from './mirroring.ts'
-import type { BlobStore, Presigning } from './storage/blob-store.ts'
-import { openFilesystemStore } from './storage/filesystem.ts'
-import { checkBucket } from './storage/s3-check.ts'
-import { openS3Store } from './storage/s3.ts'
+import type { BlobStore } from './storage/blob-store.ts'
+import type { Stores } from './storage/stores.ts'
 import type { TlsObserver } from './tls.ts'
 import { VERSION } from './version.ts'
 
@@ -62,12 +61,12 @@ export async function serve(config: Config): Promise<RunningServer> {
     await useDirectory(config.data.dir)
     const metrics = createMetrics(VERSION)
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
-    const { store, presigning } = await openStore(config, metrics, opened)
+    const stores = await openStores(config, metrics, opened)
     const { access, administration, jobs: accessJobs } = await openAccessControl(config, db, log, opened)
-    const context = registryContext(config, db, store, presigning)
+    const context = registryContext(config, db, stores)
     const own = meteredRegistry(createRegistry(context), metrics)
     const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
-    const jobs = startJobs([...backgroundJobs(config, db, store), ...accessJobs, ...mirrorJobs], (job, err) =>
+    const jobs = startJobs([...backgroundJobs(config, db, stores), ...accessJobs, ...mirrorJobs], (job, err) =>
       log.warn({ job, err }, 'job failed'),
     )
     opened.defer(() => jobs.stop())
@@ -88,7 +87,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       tagListMax: config.registry.tagListMax,
       observe,
       onError,
-      ready: () => isReady(db, store, log),
+      ready: () => readiness(db, stores, log),
     })
     const { host, port, idleTimeoutMs, shutdownTimeoutMs } = config.http
     const onRefusal: RefusalObserver = refusal => log.info(refusal, 'request refused')
@@ -133,34 +132,9 @@ async function openIndex(config: Config, log: Log, opened: AsyncDisposableStack)
   return db
 }
 
-/** The store that is configured, in working order; `presigning` where clients are to be redirected to it. */
-async function openStore(
-  { data, storage }: Config,
-  metrics: Metrics,
-  opened: AsyncDisposableStack,
-): Promise<{ store: BlobStore; presigning?: Presigning }> {
-  const { driver, uploadMemoryBytes, s3 } = storage
-  if (driver === 'filesystem') {
-    const directory = join(data.dir, 'storage')
-    const store = await openFilesystemStore({ directory, bufferBytes: uploadMemoryBytes })
-    opened.defer(() => store.close())
-    return { store: meteredStore(store, metrics) }
-  }
-  const store = openS3Store({ ...s3, uploadMemoryBytes })
-  opened.defer(() => store.close())
-  await checkBucket(store.bucket)
-  const metered = meteredStore(store, metrics)
-  return s3.redirect ? { store: metered, presigning: store } : { store: metered }
-}
-
-function registryContext(
-  config: Config,
-  db: Database,
-  store: BlobStore,
-  presigning: Presigning | undefined,
-): RegistryContext {
+function registryContext(config: Config, db: Database, stores: Stores): RegistryContext {
   const { requireBlobs, requireChildren, allowChildDelete } = config.registry
-  return { db, store, presigning, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
+  return { db, stores, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
 }
 
 /** Serves /metrics on its own port. One that is taken (a second process here) must not keep the registry from running. */
@@ -187,16 +161,9 @@ async function serveMetrics(
   }
 }
 
-function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
-  const { uploadExpiryMs, trashGraceMs } = config.registry
-  const { reconcileMs } = config.storage
-  const orphans: Job = {
-    name: 'reconcile',
-    everyMs: reconcileMs,
-    run: signal => reconcile(db, store, uploadExpiryMs + trashGraceMs, signal),
-  }
+function backgroundJobs(config: Config, db: Database, stores: Stores): Job[] {
   return [
-    ...(reconcileMs === 0 ? [] : [orphans]),
+    ...stores.all.flatMap(store => disposalJobs(config, db, store)),
     { name: 'expire uploads', everyMs: MINUTE_MS, run: signal => expireUploads(db, signal) },
     {
       name: 'collect',
@@ -209,7 +176,6 @@ function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
       run: signal =>
         drainRepositories(db, config.registry.deleteGraceMs, () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
     },
-    { name: 'purge trash', everyMs: MINUTE_MS, run: signal => purgeTrash(db, store, signal) },
     {
       name: 'prune events',
       everyMs: 10 * MINUTE_MS,
@@ -223,6 +189,20 @@ function backgroundJobs(config: Config, db: Database, store: BlobStore): Job[] {
   ]
 }
 
+/** What deletes bytes. */
+function disposalJobs({ registry, storage }: Config, db: Database, store: BlobStore): Job[] {
+  const { uploadExpiryMs, trashGraceMs } = registry
+  const orphans: Job = {
+    name: `reconcile ${store.name}`,
+    everyMs: storage.reconcileMs,
+    run: signal => reconcile(db, store, uploadExpiryMs + trashGraceMs, signal),
+  }
+  return [
+    { name: `purge trash of ${store.name}`, everyMs: MINUTE_MS, run: signal => purgeTrash(db, store, signal) },
+    ...(storage.reconcileMs === 0 ? [] : [orphans]),
+  ]
+}
+
 function sweepOptions({ registry }: Config): SweepOptions {
   return { batch: SWEEP_BATCH, leaseMs: registry.leaseMs, trashGraceMs: registry.trashGraceMs }
 }
@@ -231,17 +211,6 @@ function tlsObserver(log: Log): TlsObserver {
   return {
     reloaded: () => log.info('the certificate was read again'),
     failed: err => log.error({ err }, 'the new certificate cannot be used: the former goes on'),
-  }
-}
-
-async function isReady(db: Database, store: BlobStore, log: Log): Promise<boolean> {
-  try {
-    await db.query('select 1 as ready')
-    await store.check()
-    return true
-  } catch (err) {
-    log.warn({ err }, 'not ready')
-    return false
   }
 }
 

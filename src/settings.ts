@@ -259,12 +259,14 @@ export const SETTINGS = {
   'storage.driver': {
     schema: z.enum(['filesystem', 's3'], 'must be filesystem or s3'),
     initial: 'filesystem',
-    about: 'Where bytes lie: in the data directory or in a bucket.',
+    about:
+      'Where new bytes go: into a directory or into a bucket. What lies in the other one is served from there while that one is configured as well.',
   },
   'storage.uploadMemory': {
     schema: size('4MiB', '16GiB').optional(),
     initial: undefined,
-    about: 'Memory of all transfer buffers together; without it 64MiB, or 256MiB with s3 (where 64MiB is the least).',
+    about:
+      'Memory of all transfer buffers together; without it 64MiB, or 256MiB with s3 (where 64MiB is the least). A directory beside a bucket has up to 64MiB of its own.',
   },
   'storage.reconcile': {
     schema: duration('0s', '24d'),
@@ -272,7 +274,17 @@ export const SETTINGS = {
     about:
       'How often to list the store and remove what is older than registry.uploadExpiry + registry.trashGrace and in no row; 0s: never. Only where nothing else, also no copy of this registry, keeps blobs in the same place.',
   },
-  'storage.s3.bucket': { schema: text.optional(), initial: undefined, about: 'The bucket. It must exist.' },
+  'storage.filesystem.directory': {
+    schema: text.optional(),
+    initial: undefined,
+    about:
+      'The directory of blobs; with driver filesystem `storage` in data.dir unless set. Set beside driver s3, it is served as well.',
+  },
+  'storage.s3.bucket': {
+    schema: text.optional(),
+    initial: undefined,
+    about: 'The bucket. It must exist. Set beside driver filesystem, it is served as well.',
+  },
   'storage.s3.prefix': {
     schema: z.string('must be text'),
     initial: '',

@@ -41,6 +41,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'server.ts': EVERYTHING,
   'access-control.ts': EVERYTHING,
   'identity-files.ts': EVERYTHING,
+  'content-storage.ts': EVERYTHING,
   'cli.ts': EVERYTHING,
   cli: EVERYTHING,
 }

@@ -18,8 +18,8 @@ function faultsOf(env: Record<string, string>): string[] {
 }
 
 void test('A bucket is enough for AWS: host style, the SDK finds the credentials, 256 MiB of memory.', () => {
-  const { driver, uploadMemoryBytes, s3 } = loadConfig(BUCKET, '/').storage
-  assert.equal(driver, 's3')
+  const { stores, uploadMemoryBytes, s3 } = loadConfig(BUCKET, '/').storage
+  assert.deepEqual(stores, ['s3'])
   assert.equal(uploadMemoryBytes, 256 * 2 ** 20)
   assert.equal(s3.pathStyle, false)
   assert.equal(s3.credentials, undefined)
@@ -54,7 +54,7 @@ void test('Both halves of the credentials may be files, and settings may be nest
   assert.deepEqual([s3.bucket, s3.prefix], ['images', 'team/'])
 })
 
-void test('What does not go together is refused by name, and only with driver s3.', () => {
+void test('What does not go together is refused by name, and only with a bucket.', () => {
   assert.deepEqual(faultsOf({ BERTH_STORAGE_DRIVER: 's3' }), ['storage.s3.bucket'])
   assert.deepEqual(faultsOf({ ...BUCKET, BERTH_STORAGE_S3_PREFIX: 'team' }), ['storage.s3.prefix'])
   assert.deepEqual(faultsOf({ ...BUCKET, BERTH_STORAGE_S3_PREFIX: '/team/' }), ['storage.s3.prefix'])
@@ -63,4 +63,24 @@ void test('What does not go together is refused by name, and only with driver s3
   assert.deepEqual(faultsOf({ ...BUCKET, BERTH_STORAGE_UPLOAD_MEMORY: '32MiB' }), ['storage.uploadMemory'])
   assert.deepEqual(faultsOf({ ...BUCKET, BERTH_STORAGE_S3_ENDPOINT: 'https://host/path' }), ['storage.s3.endpoint'])
   assert.deepEqual(faultsOf({ BERTH_STORAGE_UPLOAD_MEMORY: '32MiB' }), [])
+})
+
+void test('The store that is not the default is served where it is configured as well.', () => {
+  const filesystem = { BERTH_STORAGE_FILESYSTEM_DIRECTORY: 'blobs' }
+  const storesOf = (env: Record<string, string>): readonly string[] => loadConfig(env, '/srv').storage.stores
+  assert.deepEqual(storesOf({}), ['filesystem'])
+  assert.deepEqual(storesOf({ BERTH_STORAGE_S3_BUCKET: 'images' }), ['filesystem', 's3'])
+  assert.deepEqual(storesOf(BUCKET), ['s3'])
+  assert.deepEqual(storesOf({ ...BUCKET, ...filesystem }), ['s3', 'filesystem'])
+})
+
+void test('A directory of blobs lies in the data directory unless it is set.', () => {
+  const directoryOf = (env: Record<string, string>): string => loadConfig(env, '/srv').storage.filesystem.directory
+  assert.equal(directoryOf({}), '/srv/data/storage')
+  assert.equal(directoryOf({ BERTH_STORAGE_FILESYSTEM_DIRECTORY: 'blobs' }), '/srv/blobs')
+})
+
+void test('A bucket beside a directory has to fit together as well.', () => {
+  const env = { BERTH_STORAGE_S3_BUCKET: 'images', BERTH_STORAGE_S3_PREFIX: 'team' }
+  assert.deepEqual(faultsOf(env), ['storage.s3.prefix'])
 })

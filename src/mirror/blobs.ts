@@ -31,6 +31,8 @@ export interface BlobMirrorOptions {
 
 /** A blob under way: what the routes send is found again by this in place of a storage key. */
 type FlightKey = BlobInfo['key']
+/** Where a blob under way lies. */
+const NO_STORE = ''
 
 interface Flight {
   readonly fetch: BlobFetch
@@ -81,22 +83,22 @@ export class BlobMirror {
       throw refusalOf(error, 'BLOB_UNKNOWN')
     }
     const key = this.#keys.get(id)
-    if (fetch !== undefined && key !== undefined) return { size: fetch.size, key }
+    if (fetch !== undefined && key !== undefined) return { size: fetch.size, store: NO_STORE, key }
     return await this.#stored(name, digest)
   }
 
-  /** Whether {@link stat} answered this key for a blob under way. */
-  isFlight(key: FlightKey): boolean {
+  /** Whether this is what {@link stat} answered for a blob under way. */
+  isFlight({ key }: BlobInfo): boolean {
     return this.#flights.has(key)
   }
 
   /** Sends a blob that was under way when {@link stat} answered, or one range of it. */
-  async sendBlob(key: FlightKey, range: Range | undefined, to: Writable, signal: AbortSignal): Promise<void> {
+  async sendBlob({ key }: BlobInfo, range: Range | undefined, to: Writable, signal: AbortSignal): Promise<void> {
     const flight = this.#flights.get(key)
     if (flight === undefined) throw new RegistryError('BLOB_UNKNOWN')
     const { fetch, name, digest } = flight
     if (!fetch.isOver) await fetch.send(range?.start ?? 0, range?.end ?? fetch.size - 1, to, signal)
-    else await this.#options.copies.sendBlob((await this.#stored(name, digest)).key, range, to, signal)
+    else await this.#options.copies.sendBlob(await this.#stored(name, digest), range, to, signal)
   }
 
   /** Ends what is under way. */

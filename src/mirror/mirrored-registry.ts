@@ -37,10 +37,10 @@ export function createMirroredRegistry({ mirrors, own, copies, manifests, blobs 
       if (mirror === undefined) return await own.statBlob(name, digest, caller)
       return await blobs.stat(mirror, name, digest, caller)
     },
-    sendBlob: async (key, range, to, signal) => {
-      await (blobs.isFlight(key) ? blobs : own).sendBlob(key, range, to, signal)
+    sendBlob: async (blob, range, to, signal) => {
+      await (blobs.isFlight(blob) ? blobs : own).sendBlob(blob, range, to, signal)
     },
-    redirectBlob: async (key, type) => (blobs.isFlight(key) ? undefined : await own.redirectBlob(key, type)),
+    redirectBlob: async (blob, type) => (blobs.isFlight(blob) ? undefined : await own.redirectBlob(blob, type)),
     listTags: async (name, last, limit, caller) => {
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.listTags(name, last, limit, caller)

@@ -1,3 +1,4 @@
+import type { Writable } from 'node:stream'
 import type { Digest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
@@ -6,12 +7,14 @@ import { sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
 import { holdExistingRepository, holdRepository } from '../metadata/repositories.ts'
-import type { StorageKey } from '../storage/blob-store.ts'
+import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
 import { type Caller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
 
 /** A blob that the repository links: its size in bytes and where its bytes are. */
 export interface BlobInfo {
   readonly size: number
+  /** The name of the store, and the key there. */
+  readonly store: string
   readonly key: StorageKey
 }
 
@@ -45,7 +48,7 @@ export async function statBlob(
       !caller.mayPush ||
       blob.leased ||
       (await context.db.transaction(tx => blobs.renewLink(tx, blob.repository_id, blob.blob_id, leaseMs)))
-    if (promised) return { size: blob.size, key: blob.storage_key as StorageKey }
+    if (promised) return { size: blob.size, store: blob.store, key: blob.storage_key as StorageKey }
   }
   throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
 }
@@ -55,11 +58,22 @@ const REDIRECT_SECONDS = 20 * 60
 
 /** Where a client may fetch the bytes itself, as `contentType`; undefined where it has to fetch them from us. */
 export async function redirectBlob(
-  { presigning }: RegistryContext,
-  key: StorageKey,
+  { stores }: RegistryContext,
+  { store, key }: BlobInfo,
   contentType: string,
 ): Promise<URL | undefined> {
-  return await presigning?.presign(key, REDIRECT_SECONDS, contentType)
+  return await stores.presigningOf(store)?.presign(key, REDIRECT_SECONDS, contentType)
+}
+
+/** Writes a blob, or one range of it, to `to`: see `BlobStore.send`. */
+export async function sendBlob(
+  { stores }: RegistryContext,
+  { store, key }: BlobInfo,
+  range: ByteRange | undefined,
+  to: Writable,
+  signal: AbortSignal,
+): Promise<void> {
+  await stores.of(store).send(key, range, to, signal)
 }
 
 /**

@@ -1,6 +1,6 @@
 import { RegistryError } from '../oci/errors.ts'
 import type { Database } from '../metadata/database.ts'
-import type { BlobStore, Presigning } from '../storage/blob-store.ts'
+import type { Stores } from '../storage/stores.ts'
 
 /** How long the rules let things live, all in milliseconds. */
 export interface Lifetimes {
@@ -19,9 +19,8 @@ export interface Lifetimes {
 /** What every use case works with. */
 export interface RegistryContext {
   readonly db: Database
-  readonly store: BlobStore
-  /** Set where clients fetch blobs from the store themselves. */
-  readonly presigning?: Presigning | undefined
+  /** Where bytes lie: rows name the store, new content goes to the first. */
+  readonly stores: Stores
   readonly lifetimes: Lifetimes
   /** Whether a manifest that names a blob which is absent is refused. */
   readonly requireBlobs: boolean

@@ -1,6 +1,6 @@
 import type { DigestAlgorithm, Digest } from '../oci/digest.ts'
 import type { Reference, RepositoryName } from '../oci/name.ts'
-import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
+import type { ByteRange } from '../storage/blob-store.ts'
 import type { Writable } from 'node:stream'
 import * as blobs from './blobs.ts'
 import type { Caller, RegistryContext, VisibleNames } from './context.ts'
@@ -19,8 +19,8 @@ type Bound<F> = F extends (context: RegistryContext, ...args: infer A) => infer 
 /** The use cases, one method each; what every method means stands with the function it calls. */
 export interface Registry {
   statBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<blobs.BlobInfo>
-  sendBlob(key: StorageKey, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
-  redirectBlob(key: StorageKey, contentType: string): Promise<URL | undefined>
+  sendBlob(blob: blobs.BlobInfo, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
+  redirectBlob(blob: blobs.BlobInfo, contentType: string): Promise<URL | undefined>
   mountBlob(
     mount: { name: RepositoryName; digest: Digest; from: RepositoryName | undefined; visible: VisibleNames },
     caller: Caller,
@@ -63,7 +63,7 @@ export function createRegistry(context: RegistryContext): Registry {
   const uploads = new Uploads(context, blobLookUp)
   return {
     statBlob: (...args) => blobs.statBlob(context, blobLookUp, ...args),
-    sendBlob: (...args) => context.store.send(...args),
+    sendBlob: (...args) => blobs.sendBlob(context, ...args),
     redirectBlob: (...args) => blobs.redirectBlob(context, ...args),
     mountBlob: (...args) => blobs.mountBlob(context, ...args),
     deleteBlob: (...args) => blobs.deleteBlob(context, ...args),

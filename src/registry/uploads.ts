@@ -8,7 +8,7 @@ import { holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
-import type { StorageKey, WriteState } from '../storage/blob-store.ts'
+import type { BlobStore, StorageKey, WriteState } from '../storage/blob-store.ts'
 import { type BlobLookUp, statBlob } from './blobs.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
@@ -42,7 +42,8 @@ export class Uploads {
 
   /** Opens a session; answers its id. `algorithm` is what the client says it will close with. */
   async start(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm): Promise<string> {
-    const { db, store, lifetimes } = this.#context
+    const { db, stores, lifetimes } = this.#context
+    const store = stores.first
     const id = randomUUID()
     await db.transaction(async tx => {
       const repository = await holdRepository(tx, name)
@@ -156,13 +157,13 @@ export class Uploads {
 
   /** Runs `work` as the only writer whose bytes can become the session's. */
   async #asWriter<T>(target: UploadTarget, work: (lease: UploadLease) => Promise<T>): Promise<T> {
-    const { db, store } = this.#context
+    const { db, stores } = this.#context
     return await withUploadLease(db, target.id, async lease => {
       try {
         if (!lease.row.abandoned) return await work(lease)
         // The writer before may be late, not dead.
         const before = lease.row.store_state as WriteState
-        const state = await store.fence(before)
+        const state = await stores.of(lease.row.store).fence(before)
         if (state.key === before.key) return await work(lease)
         const move = { id: target.id, epoch: lease.row.epoch, state, graceMs: CANCEL_GRACE_MS }
         if (!(await db.transaction(tx => rows.moveUpload(tx, move)))) throw unknownUpload(target)
@@ -179,8 +180,9 @@ export class Uploads {
     body: UploadBody,
     { usesSha512, last }: { readonly usesSha512: boolean; readonly last: boolean },
   ): Promise<Progress> {
-    const { db, store, lifetimes } = this.#context
+    const { db, stores, lifetimes } = this.#context
     const { row } = lease
+    const store = stores.of(row.store)
     const algorithms: DigestAlgorithm[] = usesSha512 ? ['sha256', 'sha512'] : ['sha256']
     const hash = this.#hashes.resume(row, algorithms)
     let progress: Progress = progressOf(lease)
@@ -214,7 +216,7 @@ export class Uploads {
   }
 
   async #close(target: UploadTarget, lease: UploadLease, written: Progress, digest: Digest): Promise<void> {
-    const { store } = this.#context
+    const store = this.#context.stores.of(lease.row.store)
     const algorithm = algorithmOf(digest)
     let actual = written.prefix[algorithm]
     if (actual !== undefined && actual !== digest) throw wrongDigest(digest, actual)
@@ -222,7 +224,7 @@ export class Uploads {
       throw refusalOf(error, target)
     })
     if (actual === undefined) {
-      actual = await this.#readDigest(key, algorithm, lease.signal)
+      actual = await readDigest(store, key, algorithm, lease.signal)
       if (actual !== digest) {
         // What is finished cannot be added to, so no later request could make it right.
         await this.#context.db.transaction(tx => rows.discardUpload(tx, target.id, CANCEL_GRACE_MS))
@@ -233,15 +235,10 @@ export class Uploads {
     this.#hashes.forget(target.id)
   }
 
-  async #readDigest(key: StorageKey, algorithm: DigestAlgorithm, signal: AbortSignal): Promise<Digest> {
-    const hash = createHash(algorithm)
-    for await (const bytes of this.#context.store.read(key, signal)) hash.update(bytes)
-    return digestOf(algorithm, hash.digest('hex'))
-  }
-
   /** One transaction: the session goes, the blob and its link come. */
   async #commit(target: UploadTarget, lease: UploadLease, blob: FinishedBlob): Promise<void> {
-    const { db, store, lifetimes } = this.#context
+    const { db, lifetimes } = this.#context
+    const { store } = lease.row
     await db.transaction(async tx => {
       const repository = await holdRepository(tx, target.name)
       if (repository.id !== lease.row.repository_id) {
@@ -252,11 +249,11 @@ export class Uploads {
       const held = await holdBlob(tx, {
         digest: blob.digest,
         size: blob.size,
-        store: store.name,
+        store,
         key: blob.key,
       })
       if (held.storage_key !== blob.key) {
-        const ours = { store: store.name, key: blob.key, size: blob.size }
+        const ours = { store, key: blob.key, size: blob.size }
         const replaced = held.damaged ? await repairBlob(tx, held.id, ours) : undefined
         const spare = replaced === undefined ? ours : { ...ours, store: replaced.store, key: replaced.storage_key }
         await trashBytes(tx, { ...spare, digest: blob.digest, graceMs: lifetimes.trashGraceMs })
@@ -280,6 +277,17 @@ interface FinishedBlob {
   readonly digest: Digest
   readonly size: number
   readonly key: StorageKey
+}
+
+async function readDigest(
+  store: BlobStore,
+  key: StorageKey,
+  algorithm: DigestAlgorithm,
+  signal: AbortSignal,
+): Promise<Digest> {
+  const hash = createHash(algorithm)
+  for await (const bytes of store.read(key, signal)) hash.update(bytes)
+  return digestOf(algorithm, hash.digest('hex'))
 }
 
 function progressOf({ row }: UploadLease): Progress {

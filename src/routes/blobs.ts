@@ -60,7 +60,7 @@ function mayRedirect(ctx: Context, wanted: WantedRange): boolean {
 
 /** The bytes go straight to the socket; Koa only sees that it need not respond. */
 async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo, wanted: WantedRange): Promise<void> {
-  const url = mayRedirect(ctx, wanted) ? await registry.redirectBlob(blob.key, CONTENT_TYPE) : undefined
+  const url = mayRedirect(ctx, wanted) ? await registry.redirectBlob(blob, CONTENT_TYPE) : undefined
   if (url !== undefined) {
     redirect(ctx, url)
     return
@@ -78,7 +78,7 @@ async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo, wanted
     for (const [index, range] of wanted.ranges.entries()) {
       const head = parts.heads[index]
       if (head !== undefined && !ctx.res.write(head)) await once(ctx.res, 'drain', { signal: gone })
-      await registry.sendBlob(blob.key, range, ctx.res, gone)
+      await registry.sendBlob(blob, range, ctx.res, gone)
     }
     ctx.res.end(parts.tail)
     return
@@ -93,6 +93,6 @@ async function sendBlob(ctx: Context, registry: Registry, blob: BlobInfo, wanted
   }
   // Asked for by its length, so that a file that lost its end is an error here and no body that never ends there.
   const whole = blob.size === 0 ? undefined : { start: 0, end: blob.size - 1 }
-  await registry.sendBlob(blob.key, wanted.kind === 'single' ? wanted.range : whole, ctx.res, gone)
+  await registry.sendBlob(blob, wanted.kind === 'single' ? wanted.range : whole, ctx.res, gone)
   ctx.res.end()
 }

@@ -2,11 +2,22 @@ import type Router from '@koa/router'
 import { RegistryError } from '../oci/errors.ts'
 import { json } from './params.ts'
 
-/** `/healthz`: the process answers. `/readyz`: the index and the store answer as well, else 503. */
-export function healthRoutes(router: Router, ready: () => Promise<boolean>): void {
+/** Whether requests can be served, and what their operator should know. */
+export interface Readiness {
+  readonly isReady: boolean
+  /** In words, for people; shown to whoever asks. */
+  readonly notes: readonly string[]
+}
+
+/** `/healthz`: the process answers. `/readyz`: the index and the stores answer as well, else 503; notes in both cases. */
+export function healthRoutes(router: Router, ready: () => Promise<Readiness>): void {
   router.get('/healthz', ctx => json(ctx, { status: 'ok' }))
   router.get('/readyz', async ctx => {
-    if (!(await ready())) throw new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '5' } })
-    json(ctx, { status: 'ready' })
+    const { isReady, notes } = await ready()
+    if (!isReady) {
+      const message = notes.length === 0 ? {} : { message: notes.join('; ') }
+      throw new RegistryError('UNAVAILABLE', { ...message, headers: { 'Retry-After': '5' } })
+    }
+    json(ctx, notes.length === 0 ? { status: 'ready' } : { status: 'ready', notes })
   })
 }

@@ -44,6 +44,8 @@ const deletesAtOnce = 16
 const FRESH_AND_SHARED = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE
 
 export interface FilesystemOptions {
+  /** What rows call the store: `filesystem` unless given. */
+  readonly name?: string
   /** Created when it is absent. */
   readonly directory: string
   /** Bytes of memory that all running transfers share for their buffers: 64 MiB unless given. */
@@ -58,7 +60,7 @@ export interface FilesystemOptions {
  * @throws StoreUnavailable when the directory cannot be used.
  */
 export async function openFilesystemStore(options: FilesystemOptions): Promise<BlobStore> {
-  const { bufferBytes = 64 * 1024 * 1024, open = openFile } = options
+  const { name = 'filesystem', bufferBytes = 64 * 1024 * 1024, open = openFile } = options
   const directory = resolve(options.directory)
   const directories = new DirectorySync(open)
   await guarded(async () => {
@@ -67,11 +69,11 @@ export async function openFilesystemStore(options: FilesystemOptions): Promise<B
     await directories.sync(directory)
     await directories.sync(dirname(directory))
   })
-  return new FilesystemStore(directory, new BufferBudget(bufferBytes), directories, open)
+  return new FilesystemStore(name, directory, new BufferBudget(bufferBytes), directories, open)
 }
 
 class FilesystemStore implements BlobStore {
-  readonly name = 'filesystem'
+  readonly name: string
   readonly #blobs: string
   readonly #uploads: string
   readonly #budget: BufferBudget
@@ -79,7 +81,8 @@ class FilesystemStore implements BlobStore {
   readonly #open: OpenFile
   readonly #shards = new Set<string>()
 
-  constructor(directory: string, budget: BufferBudget, directories: DirectorySync, open: OpenFile) {
+  constructor(name: string, directory: string, budget: BufferBudget, directories: DirectorySync, open: OpenFile) {
+    this.name = name
     this.#blobs = join(directory, 'blobs')
     this.#uploads = join(directory, 'uploads')
     this.#budget = budget

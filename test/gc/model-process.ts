@@ -3,6 +3,7 @@
 import { openPostgres } from '../../src/metadata/postgres.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
 import { openFilesystemStore } from '../../src/storage/filesystem.ts'
+import { Stores } from '../../src/storage/stores.ts'
 import { LEASE_MS, runModel } from './model.ts'
 import { SWEEPS, type SweepName } from './sweeps.ts'
 
@@ -13,7 +14,7 @@ const db = await openPostgres({ url, poolSize: 30 })
 const store = await openFilesystemStore({ directory, bufferBytes: 8 * 2 ** 20 })
 const registry = createRegistry({
   db,
-  store,
+  stores: new Stores({ store }),
   lifetimes: {
     leaseMs: LEASE_MS,
     untaggedRetentionMs: LEASE_MS,

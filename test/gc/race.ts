@@ -9,6 +9,7 @@ import { openPostgres } from '../../src/metadata/postgres.ts'
 import { migrate } from '../../src/metadata/migrate.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
 import { openFilesystemStore } from '../../src/storage/filesystem.ts'
+import { Stores } from '../../src/storage/stores.ts'
 import { createDatabase } from '../support/server.ts'
 import { type ModelResult, type Progress, everyTag, pullFault } from './model.ts'
 import type { SweepName } from './sweeps.ts'
@@ -48,7 +49,7 @@ export async function race(sweep: SweepName, blobs: number, limitMs: number): Pr
     const results = await Promise.all(children.map(stop))
     const registry = createRegistry({
       db,
-      store,
+      stores: new Stores({ store }),
       lifetimes: { leaseMs: 1, untaggedRetentionMs: 1, deleteGraceMs: 1, uploadExpiryMs: 1, trashGraceMs: 1 },
       requireBlobs: true,
       requireChildren: false,

@@ -29,7 +29,7 @@ function client() {
     tagListMax: 100,
     observe: () => {},
     onError: () => {},
-    ready: async () => false,
+    ready: async () => ({ isReady: false, notes: [] }),
   })
   return supertest(app.callback())
 }

@@ -12,6 +12,7 @@ import { createRegistry } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import type { OpenFile } from '../../src/storage/file-support.ts'
 import { openFilesystemStore } from '../../src/storage/filesystem.ts'
+import { Stores } from '../../src/storage/stores.ts'
 import { type TestDatabase, withDatabase } from './database.ts'
 
 /** A registry inside the test's own process, so that its parts can be watched and made to fail. */
@@ -67,7 +68,7 @@ export async function startApp<S extends BlobStore>(options: TestAppOptions<S>):
   const app = createApp({
     registry: createRegistry({
       db,
-      store,
+      stores: new Stores({ store }),
       lifetimes: { ...LIFETIMES, ...options.lifetimes },
       requireBlobs: true,
       requireChildren: false,
@@ -78,7 +79,7 @@ export async function startApp<S extends BlobStore>(options: TestAppOptions<S>):
     tagListMax: 1_000,
     observe: record => requests.push(record),
     onError: error => strayErrors.push(error),
-    ready: async () => true,
+    ready: async () => ({ isReady: true, notes: [] }),
   })
   const handle = app.callback()
   const server = createServer((req, res) => {

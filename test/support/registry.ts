@@ -11,6 +11,7 @@ import type { AdminCaller, Caller, RegistryContext } from '../../src/registry/co
 import { type Registry, createRegistry } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { openFilesystemStore } from '../../src/storage/filesystem.ts'
+import { Stores } from '../../src/storage/stores.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -27,13 +28,17 @@ export const PUSHER: Caller = { mayPush: true }
 /** Someone who administers content. */
 export const ADMIN: AdminCaller = { mayPush: true, principal: 'admin', client: 'test', requestId: 'test' }
 
-/** Opens the rules on `db` and a fresh directory. */
-export async function withRegistry(db: Database, more: Partial<RegistryContext> = {}): Promise<TestRegistry> {
+/** Opens the rules on `db` and a fresh directory, or on `store`. */
+export async function withRegistry(
+  db: Database,
+  { store: given, ...more }: Partial<RegistryContext> & { readonly store?: BlobStore } = {},
+): Promise<TestRegistry> {
   const directory = await mkdtemp(join(tmpdir(), 'berth-test-registry-'))
-  const store = await openFilesystemStore({ directory, bufferBytes: 8 * 2 ** 20 })
+  const own = await openFilesystemStore({ directory, bufferBytes: 8 * 2 ** 20 })
+  const store = given ?? own
   const registry = createRegistry({
     db,
-    store,
+    stores: new Stores({ store }),
     lifetimes: {
       leaseMs: HOUR_MS,
       untaggedRetentionMs: HOUR_MS,
@@ -48,9 +53,9 @@ export async function withRegistry(db: Database, more: Partial<RegistryContext> 
   })
   return {
     registry,
-    store: more.store ?? store,
+    store: more.stores?.first ?? store,
     async close() {
-      await store.close()
+      await own.close()
       await rm(directory, { recursive: true, force: true })
     },
   }
