@@ -17,6 +17,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   registry: ['oci', 'metadata', 'storage'],
   mirror: ['oci', 'registry', 'public-address.ts'],
   gc: ['oci', 'metadata', 'storage'],
+  moving: ['oci', 'metadata', 'storage'],
   jobs: ['oci', 'metadata', 'storage'],
   middleware: ['oci', 'auth'],
   routes: ['oci', 'registry', 'auth', 'access', 'middleware'],

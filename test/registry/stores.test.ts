@@ -38,9 +38,9 @@ void suite('content lies in the store that its row names', () => {
   async function registryOn(...stores: readonly TwoStores['old'][]): Promise<Registry> {
     const [first = two.old, ...others] = stores
     const all = new Stores({ store: first }, ...others.map(store => ({ store })))
-    const { registry, close } = await withRegistry(index.db, { stores: all })
-    opened.push(close)
-    return registry
+    const rules = await withRegistry(index.db, { stores: all })
+    opened.push(() => rules.close())
+    return rules.registry
   }
 
   async function read(registry: Registry, digest: Digest): Promise<Buffer> {
