@@ -23,6 +23,8 @@ export function meteredStore(store: BlobStore, metrics: Metrics): BlobStore {
     stat: key => store.stat(key),
     delete: keys => store.delete(keys),
     list: () => store.list(),
+    readMarker: () => store.readMarker(),
+    writeMarker: text => store.writeMarker(text),
     check: () => store.check(),
     close: () => store.close(),
   }

@@ -157,9 +157,8 @@ async function write(
 function uncopyable(error: unknown, unreadable: unknown, source: BlobStore): unknown {
   if (unreadable instanceof BlobMissing) return new BlobUncopyable(`its bytes are absent in ${source.name}`)
   if (error instanceof BodyAborted) {
-    const cause = unreadable ?? error
-    const why = cause instanceof Error ? cause.message : String(cause)
-    return new BlobUncopyable(`it cannot be read from ${source.name}: ${why}`, { cause })
+    const cause = unreadable instanceof Error ? unreadable : error
+    return new BlobUncopyable(`it cannot be read from ${source.name}: ${cause.message}`, { cause })
   }
   if (error instanceof ContentTooLarge) return new BlobUncopyable(error.message, { cause: error })
   return error

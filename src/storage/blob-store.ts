@@ -128,6 +128,10 @@ export interface BlobStore {
   delete(keys: readonly StorageKey[]): Promise<void>
   /** Everything in the store, for reconciling; never used by a request. One key may come more than once. */
   list(): AsyncIterable<StoredItem>
+  /** The marker, undefined where none was ever written. It lies under a name that is no key, so `list` leaves it out. */
+  readMarker(): Promise<string | undefined>
+  /** Writes the marker, a text of up to a KiB, in the place of the one before; all or nothing, of several the last one. */
+  writeMarker(text: string): Promise<void>
   /** Whether the store can be read and written now, without listing anything. @throws StoreUnavailable */
   check(): Promise<void>
   close(): Promise<void>

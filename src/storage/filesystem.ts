@@ -14,6 +14,7 @@ import {
   type WriteState,
 } from './blob-store.ts'
 import { keysIn } from './file-keys.ts'
+import { readMarkerFile, writeMarkerFile } from './file-marker.ts'
 import { dispatch } from './file-sender.ts'
 import {
   BufferBudget,
@@ -35,8 +36,9 @@ import { checked, newKey } from './keys.ts'
 //       3f…             one file for each blob, never changed
 //   uploads/
 //     a0…               unfinished content under its later key
+//   marker              whose store this is
 //
-// Both are on one file system, so that finishing is a rename.
+// All are on one file system, so that finishing is a rename.
 
 const readBytes = 1024 * 1024
 const deletesAtOnce = 16
@@ -76,6 +78,7 @@ class FilesystemStore implements BlobStore {
   readonly name: string
   readonly #blobs: string
   readonly #uploads: string
+  readonly #marker: string
   readonly #budget: BufferBudget
   readonly #directories: DirectorySync
   readonly #open: OpenFile
@@ -85,6 +88,7 @@ class FilesystemStore implements BlobStore {
     this.name = name
     this.#blobs = join(directory, 'blobs')
     this.#uploads = join(directory, 'uploads')
+    this.#marker = join(directory, 'marker')
     this.#budget = budget
     this.#directories = directories
     this.#open = open
@@ -264,6 +268,15 @@ class FilesystemStore implements BlobStore {
     for await (const shard of entries(this.#blobs)) {
       if (/^[0-9a-f]{2}$/.test(shard)) yield* keysIn(join(this.#blobs, shard), true)
     }
+  }
+
+  readMarker(): Promise<string | undefined> {
+    return readMarkerFile(this.#marker)
+  }
+
+  async writeMarker(text: string): Promise<void> {
+    await writeMarkerFile(this.#marker, text, this.#open)
+    await guarded(() => this.#directories.sync(dirname(this.#marker)))
   }
 
   async check(): Promise<void> {

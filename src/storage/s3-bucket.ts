@@ -174,6 +174,24 @@ export class S3Bucket {
     } while (marker !== undefined)
   }
 
+  /** The text of the marker object. */
+  async readMarker(): Promise<string | undefined> {
+    return await this.#asked('GetObject', async () => {
+      try {
+        const { Body: body } = await this.#client.send(new GetObjectCommand(this.#markerAt()))
+        return await body?.transformToString()
+      } catch (error) {
+        if (isAbsent(error)) return undefined
+        throw error
+      }
+    })
+  }
+
+  async writeMarker(text: string): Promise<void> {
+    const request = { ...this.#markerAt(), ...this.#kept(), ...sized(Buffer.from(text)) }
+    await this.#asked('PutObject', () => this.#client.send(new PutObjectCommand(request)))
+  }
+
   /** A URL by which anyone may GET the object. */
   async presign(key: StorageKey, ttlSeconds: number, contentType: string): Promise<URL> {
     const request = new GetObjectCommand({ ...this.#at(key), ResponseContentType: contentType })
@@ -188,6 +206,10 @@ export class S3Bucket {
 
   #at(key: StorageKey): { readonly Bucket: string; readonly Key: string } {
     return { Bucket: this.options.bucket, Key: this.nameOf(key) }
+  }
+
+  #markerAt(): { readonly Bucket: string; readonly Key: string } {
+    return { Bucket: this.options.bucket, Key: `${this.options.prefix}marker` }
   }
 
   /** How an object is kept; said once for each object, when it begins. */

@@ -22,6 +22,7 @@ import { S3Writer, type WriterOptions } from './s3-writer.ts'
 // <prefix>
 //   3f/        the first two digits of the key
 //     3f…      one object for each blob, never written twice; or a piece of unfinished content
+//   marker     whose store this is: the one object that is written again
 //
 // Unfinished content is also in multipart uploads to the later object.
 
@@ -122,6 +123,14 @@ export class S3Store implements BlobStore, Presigning {
   async *list(): AsyncGenerator<StoredItem> {
     yield* this.bucket.uploads()
     yield* this.bucket.objects()
+  }
+
+  readMarker(): Promise<string | undefined> {
+    return this.bucket.readMarker()
+  }
+
+  writeMarker(text: string): Promise<void> {
+    return this.bucket.writeMarker(text)
   }
 
   presign(key: StorageKey, ttlSeconds: number, contentType: string): Promise<URL> {

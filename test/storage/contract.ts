@@ -460,6 +460,21 @@ export function describeBlobStore(name: string, make: () => Promise<StoreFixture
       assert.equal(String(await sent(store, blob)), 'abc')
     })
 
+    clause('keeps its marker beside the blobs, whole and in the place of the one before.', async store => {
+      assert.equal(await store.readMarker(), undefined)
+      await store.writeMarker('x'.repeat(1000))
+      const text = '{"owner":"é"}'
+      await store.writeMarker(text)
+      assert.equal(await store.readMarker(), text)
+      const key = await stored(store, Buffer.from('a'))
+      assert.deepEqual(
+        (await listed(store)).map(item => item.key),
+        [key],
+      )
+      await Promise.all(['one', 'two', 'three'].map(each => store.writeMarker(each)))
+      assert.match((await store.readMarker()) ?? '', /^(?:one|two|three)$/)
+    })
+
     clause('does not run ahead of a slow destination.', async store => {
       const bytes = randomBytes(16 * MiB)
       const key = await stored(store, bytes)

@@ -26,7 +26,11 @@ async function make(options: Omit<FilesystemOptions, 'directory'> = {}): Promise
   return {
     directory,
     store: await openFilesystemStore({ ...options, directory }),
-    leftovers: async () => [...(await readdir(join(directory, 'uploads'))), ...(await openDescriptors(directory))],
+    leftovers: async () => [
+      ...(await readdir(directory)).filter(entry => !['blobs', 'uploads', 'marker'].includes(entry)),
+      ...(await readdir(join(directory, 'uploads'))),
+      ...(await openDescriptors(directory)),
+    ],
     cleanup: () => rm(directory, { recursive: true, force: true }),
   }
 }

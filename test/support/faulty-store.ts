@@ -66,6 +66,8 @@ export function faultyStore(real: BlobStore): FaultyStore {
     stat: key => real.stat(key),
     delete: keys => real.delete(keys),
     list: () => real.list(),
+    readMarker: () => real.readMarker(),
+    writeMarker: text => real.writeMarker(text),
     check: () => real.check(),
     close: () => real.close(),
   }
