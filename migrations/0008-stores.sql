@@ -10,6 +10,18 @@ create table database_identity (
 );
 insert into database_identity default values;
 
+-- What this database knows of the marker in a store. Every start of a process gives it another stamp, so that a copy of
+-- this database, which has the same identity, is noticed by the stamp that it does not know.
+create table store_claim (
+  store text primary key,
+  stamp uuid,
+  -- The stamp that is being written; the marker may have either.
+  next_stamp uuid,
+  stamping_until timestamptz,
+  -- From when on bytes may be deleted: until then another copy would have objected.
+  settled_at timestamptz not null default 'infinity'
+);
+
 -- The move that was asked for last. Whoever holds its lease works on it.
 create table storage_copy (
   only_row boolean primary key default true check (only_row),

@@ -1,4 +1,5 @@
 import { createServer } from 'node:http'
+import type { StorageControl } from './access/actor.ts'
 import { type Administration, createAdministration } from './access/administration.ts'
 import { createGuessLimit } from './access/guess-limit.ts'
 import type { KeyLifetimes } from './access/keys.ts'
@@ -28,6 +29,7 @@ const GUESS_WINDOW_SECONDS = 300
 export async function openAccessControl(
   config: Config,
   db: Database,
+  storage: StorageControl,
   log: Log,
   opened: AsyncDisposableStack,
 ): Promise<AccessControl> {
@@ -37,6 +39,7 @@ export async function openAccessControl(
   }
   const administration = createAdministration({
     db,
+    storage,
     isOpen: access === undefined,
     keyLifetimes: keyLifetimes(config),
     onPrincipalChanged: id => access?.states.forget(id),

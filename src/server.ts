@@ -6,13 +6,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { accessRoutes, openAccessControl, serveLocally } from './access-control.ts'
 import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
-import { openStores, readiness } from './content-storage.ts'
+import { openContentStorage } from './content-storage.ts'
 import { drainRepositories } from './gc/drain.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
 import { pruneTagHistory } from './gc/prune-tag-history.ts'
-import { purgeTrash } from './gc/purge.ts'
-import { reconcile } from './gc/reconcile.ts'
 import { type SweepOptions, sweep } from './gc/sweep.ts'
 import { listen } from './http-server.ts'
 import { type Job, startJobs } from './jobs/schedule.ts'
@@ -30,7 +28,6 @@ import type { RequestRecord } from './middleware/request-log.ts'
 import type { RegistryContext } from './registry/context.ts'
 import { createRegistry } from './registry/registry.ts'
 import { openMirrors } from './mirroring.ts'
-import type { BlobStore } from './storage/blob-store.ts'
 import type { Stores } from './storage/stores.ts'
 import type { TlsObserver } from './tls.ts'
 import { VERSION } from './version.ts'
@@ -61,14 +58,14 @@ export async function serve(config: Config): Promise<RunningServer> {
     await useDirectory(config.data.dir)
     const metrics = createMetrics(VERSION)
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
-    const stores = await openStores(config, metrics, opened)
-    const { access, administration, jobs: accessJobs } = await openAccessControl(config, db, log, opened)
-    const context = registryContext(config, db, stores)
+    const content = await openContentStorage(config, db, metrics, log, opened)
+    const context = registryContext(config, db, content.stores)
     const own = meteredRegistry(createRegistry(context), metrics)
+    const accessControl = await openAccessControl(config, db, content.control, log, opened)
+    const { access, administration } = accessControl
     const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
-    const jobs = startJobs([...backgroundJobs(config, db, stores), ...accessJobs, ...mirrorJobs], (job, err) =>
-      log.warn({ job, err }, 'job failed'),
-    )
+    const allJobs = [...content.jobs, ...backgroundJobs(config, db), ...accessControl.jobs, ...mirrorJobs]
+    const jobs = startJobs(allJobs, (job, err) => log.warn({ job, err }, 'job failed'))
     opened.defer(() => jobs.stop())
     const metricsUrl = await serveMetrics(config, metrics, log, opened)
     const observe = (record: RequestRecord): void => {
@@ -87,7 +84,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       tagListMax: config.registry.tagListMax,
       observe,
       onError,
-      ready: () => readiness(db, stores, log),
+      ready: () => content.readiness(),
     })
     const { host, port, idleTimeoutMs, shutdownTimeoutMs } = config.http
     const onRefusal: RefusalObserver = refusal => log.info(refusal, 'request refused')
@@ -161,9 +158,8 @@ async function serveMetrics(
   }
 }
 
-function backgroundJobs(config: Config, db: Database, stores: Stores): Job[] {
+function backgroundJobs(config: Config, db: Database): Job[] {
   return [
-    ...stores.all.flatMap(store => disposalJobs(config, db, store)),
     { name: 'expire uploads', everyMs: MINUTE_MS, run: signal => expireUploads(db, signal) },
     {
       name: 'collect',
@@ -186,20 +182,6 @@ function backgroundJobs(config: Config, db: Database, stores: Stores): Job[] {
       everyMs: 10 * MINUTE_MS,
       run: signal => pruneTagHistory(db, config.registry.tagHistoryRetentionMs, signal),
     },
-  ]
-}
-
-/** What deletes bytes. */
-function disposalJobs({ registry, storage }: Config, db: Database, store: BlobStore): Job[] {
-  const { uploadExpiryMs, trashGraceMs } = registry
-  const orphans: Job = {
-    name: `reconcile ${store.name}`,
-    everyMs: storage.reconcileMs,
-    run: signal => reconcile(db, store, uploadExpiryMs + trashGraceMs, signal),
-  }
-  return [
-    { name: `purge trash of ${store.name}`, everyMs: MINUTE_MS, run: signal => purgeTrash(db, store, signal) },
-    ...(storage.reconcileMs === 0 ? [] : [orphans]),
   ]
 }
 

@@ -12,6 +12,19 @@ export interface Actor {
   readonly source: RequestSource
 }
 
+/** What administration may ask of the stores, which it does not know. */
+export interface StorageControl {
+  /** Names of the stores that are configured; the first takes new content. */
+  readonly names: readonly string[]
+  /** Whose a store is, or `unknown` where it does not answer. */
+  ownership(store: string): Promise<StoreOwnership>
+  /** Makes every store that is configured this registry's. @throws StoreUnavailable */
+  adopt(): Promise<void>
+}
+
+/** Whose a store is, as `gc/store-owner.ts` tells it. */
+export type StoreOwnership = 'ours' | 'settling' | 'unclaimed' | 'foreign' | 'contested' | 'unknown'
+
 /** What the use cases of administration work with. */
 export interface AdministrationContext {
   readonly db: Database
@@ -21,6 +34,8 @@ export interface AdministrationContext {
   readonly onPrincipalChanged: (principalId: number) => void
   /** Told when the set of signing keys was changed here. */
   readonly onKeysChanged: () => void
+  /** Where bytes lie. */
+  readonly storage: StorageControl
   /** How signing keys live; in milliseconds. */
   readonly keyLifetimes: { readonly rotationMs: number; readonly longestTokenMs: number }
 }

@@ -22,6 +22,8 @@ export interface Metrics {
   observeIndex(kind: string, seconds: number, isFailure: boolean): void
   /** Read at each scrape. */
   watchIndex(load: () => IndexLoad): void
+  /** Read at each scrape: whether each store, by its name, is this registry's. */
+  watchStores(owned: () => ReadonlyMap<string, boolean>): void
   readonly contentType: string
   render(): Promise<string>
 }
@@ -118,6 +120,17 @@ export function createMetrics(version: string): Metrics {
         registers,
         collect() {
           for (const [state, count] of Object.entries(load())) this.labels(state).set(count)
+        },
+      })
+    },
+    watchStores(owned) {
+      new Gauge({
+        name: 'berth_store_owned',
+        help: 'Whether a store is this registry’s; where it is not, nothing is deleted there',
+        labelNames: ['store'],
+        registers,
+        collect() {
+          for (const [store, isOwned] of owned()) this.labels(store).set(isOwned ? 1 : 0)
         },
       })
     },

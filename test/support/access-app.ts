@@ -51,6 +51,11 @@ export async function startAccessApp(): Promise<AccessApp> {
       const administration = createAdministration({
         isOpen: false,
         db,
+        storage: {
+          names: ['filesystem'],
+          ownership: async () => 'ours',
+          adopt: async () => undefined,
+        },
         keyLifetimes: KEY_LIFETIMES,
         onPrincipalChanged: id => access.states.forget(id),
         onKeysChanged: () => access.keys.refresh(),
