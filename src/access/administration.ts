@@ -6,6 +6,7 @@ import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
 import * as robots from './robots.ts'
+import * as storage from './storage-admin.ts'
 import * as tagRules from './tag-rule-admin.ts'
 import * as tokens from './tokens.ts'
 import * as trust from './trust-admin.ts'
@@ -48,6 +49,12 @@ const USE_CASES = {
   listKeys: keys.listKeys,
   rotateKeys: keys.rotateKeys,
   listAudit: keys.listAudit,
+  listStores: storage.listStores,
+  planStorageCopy: storage.planStorageCopy,
+  startStorageCopy: storage.startStorageCopy,
+  getStorageCopy: storage.getStorageCopy,
+  stopStorageCopy: storage.stopStorageCopy,
+  adoptStorage: storage.adoptStorage,
 } as const
 
 type Bound<F> = F extends (context: AdministrationContext, actor: Actor, ...args: infer A) => infer R

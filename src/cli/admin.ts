@@ -7,6 +7,7 @@ import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/acces
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
 import { manifestVerbs, repositoryVerbs, tagRuleVerbs, tagVerbs, undeleteVerbs } from './commands/content.ts'
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
+import { storageVerbs } from './commands/storage.ts'
 import { table } from './output.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -26,6 +27,7 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   key: keyVerbs,
   audit: auditVerbs,
   explain: explainVerbs,
+  storage: storageVerbs,
 }
 
 /** The commands of administration, a line each. */

@@ -37,6 +37,10 @@ export const OPTIONS = {
   protected: { type: 'boolean', default: false },
   'may-expire': { type: 'boolean', default: false },
   writer: { type: 'string', multiple: true },
+  'at-once': { type: 'string' },
+  rate: { type: 'string' },
+  'dry-run': { type: 'boolean', default: false },
+  detach: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
 

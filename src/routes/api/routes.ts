@@ -14,6 +14,7 @@ import { contentEndpoints } from './content.ts'
 import { API_PREFIX, type Endpoint, apiRoutes } from './endpoint.ts'
 import { machineEndpoints } from './machines.ts'
 import { openApiDocument } from './openapi.ts'
+import { storageEndpoints } from './storage.ts'
 import { tagRuleEndpoints } from './tag-rules.ts'
 
 /** Every endpoint of the administration's API. */
@@ -24,6 +25,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...accessEndpoints(admin),
     ...contentEndpoints(admin, registry),
     ...tagRuleEndpoints(admin),
+    ...storageEndpoints(admin),
   ]
 }
 

@@ -169,6 +169,37 @@ export const TagRule = z.strictObject({
   protected: z.boolean().default(false).describe('Only the writers create, move and delete the tag'),
   mayExpire: z.boolean().default(false).describe('Retention may remove the tag all the same'),
   writers: z.array(z.string().min(1).max(120)).max(100).default([]).describe('Principals, and groups as group:NAME'),
+export const StoreName = z.string().min(1).max(50).describe('filesystem or s3')
+
+export const Store = z.object({
+  name: StoreName,
+  takesNewContent: z.boolean(),
+  configured: z.boolean().describe('Where it is not, what lies in it cannot be read'),
+  owner: z
+    .enum(['ours', 'settling', 'unclaimed', 'foreign', 'contested', 'unknown'])
+    .describe('Bytes are deleted where this is ours; settling is that, soon'),
+  blobs: z.int(),
+  bytes: z.int().describe('Of the blobs'),
+  uploads: z.int().describe('Uploads under way'),
+  trash: z.int().describe('Keys that wait for the end of their grace'),
+})
+
+export const StorageCopy = z.object({
+  to: StoreName,
+  state: z.enum(['running', 'done', 'incomplete', 'stopped']),
+  foundBlobs: z.int(),
+  foundBytes: z.int(),
+  copiedBlobs: z.int(),
+  copiedBytes: z.int(),
+  leftBlobs: z.int(),
+  leftBytes: z.int(),
+  failedBlobs: z.int(),
+  lastFailure: z.string().nullable(),
+  atOnce: z.int(),
+  bytesPerSecond: z.int().nullable(),
+  requestedAt: Time,
+  requestedBy: z.string(),
+  endedAt: Time.nullable(),
 })
 
 export const Problem = z

@@ -35,6 +35,12 @@ const trustRule = (name: string, pattern: string): object => ({
 
 // What succeeds changes nothing that another row looks at: names that do not exist, or one for each actor.
 const ROWS: readonly Row[] = [
+  { endpoint: 'get /storage', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'post /storage/adoption', statuses: REGISTRY_ONLY(204) },
+  { endpoint: 'get /storage/copy/plan', path: '/storage/copy/plan?to=filesystem', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'post /storage/copy', body: () => ({ to: 'nowhere' }), statuses: REGISTRY_ONLY(400) },
+  { endpoint: 'get /storage/copy', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'delete /storage/copy', statuses: REGISTRY_ONLY(404) },
   { endpoint: 'post /users', body: () => ({ name: 'NO NAME' }), statuses: REGISTRY_ONLY(400) },
   { endpoint: 'get /users', statuses: REGISTRY_ONLY(200) },
   { endpoint: 'patch /users/:name', body: () => ({ disabled: false }), statuses: REGISTRY_ONLY(404) },
