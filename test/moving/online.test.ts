@@ -47,6 +47,7 @@ void test('content moves there and back while images are pushed, pulled, deleted
     leaseMs: LEASE_MS,
     untaggedRetentionMs: LEASE_MS,
     uploadExpiryMs: LIMIT_MS,
+    deleteGraceMs: GRACE_MS,
     trashGraceMs: GRACE_MS,
   }
   // Two processes with another default each, as they are while the setting is being changed.

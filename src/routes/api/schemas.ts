@@ -169,6 +169,8 @@ export const TagRule = z.strictObject({
   protected: z.boolean().default(false).describe('Only the writers create, move and delete the tag'),
   mayExpire: z.boolean().default(false).describe('Retention may remove the tag all the same'),
   writers: z.array(z.string().min(1).max(120)).max(100).default([]).describe('Principals, and groups as group:NAME'),
+})
+
 export const StoreName = z.string().min(1).max(50).describe('filesystem or s3')
 
 export const Store = z.object({
