@@ -23,6 +23,7 @@ export interface Config {
     readonly port: number
     readonly idleTimeoutMs: number
     readonly shutdownTimeoutMs: number
+    readonly shutdownDelayMs: number
     readonly publicUrl: string | undefined
     readonly trustedProxies: readonly string[]
   }
@@ -144,6 +145,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       port: get('http.port'),
       idleTimeoutMs: get('http.idleTimeout'),
       shutdownTimeoutMs: get('http.shutdownTimeout'),
+      shutdownDelayMs: get('http.shutdownDelay'),
       publicUrl: get('http.publicUrl'),
       trustedProxies: get('http.trustedProxies') ?? [],
     },

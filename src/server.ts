@@ -37,7 +37,7 @@ export interface RunningServer {
   readonly url: string
   /** The password of the first administrator, where this start generated one. */
   readonly generatedPassword: string | undefined
-  /** Stops accepting, lets running transfers finish up to the configured limit, then closes everything in order. */
+  /** After the configured delay: stops accepting, lets running transfers finish up to the configured limit, then closes everything in order. */
   close(): Promise<void>
 }
 
@@ -75,6 +75,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     const onError = (error: unknown): void => log.warn({ err: error }, 'error outside a request')
     const local = createLocalApp({ registry, administration, version: VERSION, observe, onError }).callback()
     await serveLocally(config, (req, res) => void local(req, res), log, opened)
+    let isLeaving = false
     const app = createApp({
       registry,
       ...(addressing === undefined ? {} : { addressing }),
@@ -84,9 +85,9 @@ export async function serve(config: Config): Promise<RunningServer> {
       tagListMax: config.registry.tagListMax,
       observe,
       onError,
-      ready: () => content.readiness(),
+      ready: async () => (isLeaving ? { isReady: false, notes: ['stopping'] } : await content.readiness()),
     })
-    const { host, port, idleTimeoutMs, shutdownTimeoutMs } = config.http
+    const { host, port, idleTimeoutMs, shutdownTimeoutMs, shutdownDelayMs } = config.http
     const onRefusal: RefusalObserver = refusal => log.info(refusal, 'request refused')
     const tls = config.tls && { ...config.tls, ...tlsObserver(log) }
     const handle = app.callback()
@@ -98,6 +99,11 @@ export async function serve(config: Config): Promise<RunningServer> {
       url,
       generatedPassword: access?.generatedPassword,
       async close() {
+        isLeaving = true
+        if (shutdownDelayMs > 0) {
+          log.info({ shutdownDelayMs }, 'leaving: requests are still answered, but the process is no longer ready')
+          await delay(shutdownDelayMs)
+        }
         log.info('stopping: running transfers may finish')
         await opened.disposeAsync()
         log.info('stopped')

@@ -26,6 +26,12 @@ export const SETTINGS = {
     initial: '30s',
     about: 'How long running transfers may go on after SIGTERM.',
   },
+  'http.shutdownDelay': {
+    schema: duration('0s', '10m'),
+    initial: '0s',
+    about:
+      'How long requests are still accepted after SIGTERM, while /readyz answers 503 already: the time a load balancer takes to turn away.',
+  },
   'http.publicUrl': {
     schema: z
       .url({ protocol: /^https?$/, error: 'must be a URL such as https://registry.example' })

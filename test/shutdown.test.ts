@@ -143,6 +143,24 @@ void describe('SIGTERM', () => {
     agent.destroy()
   })
 
+  void it('with http.shutdownDelay, goes on answering while /readyz says 503: a balancer has to notice first', async () => {
+    await start({ BERTH_HTTP_SHUTDOWN_DELAY: '1m' })
+    assert.equal((await ask('/readyz')).status, 200)
+    server.process.kill('SIGTERM')
+    await until('the process is not ready', async () => (await ask('/readyz')).status === 503)
+
+    assert.equal((await ask('/readyz')).headers.get('retry-after'), '5')
+    assert.equal((await ask('/healthz')).status, 200)
+    assert.equal((await ask('/v2/a/b/blobs/uploads/', { method: 'POST' })).status, 202)
+  })
+
+  void it('ends with 0 when http.shutdownDelay is over', async () => {
+    await start({ BERTH_HTTP_SHUTDOWN_DELAY: '100ms' })
+    server.process.kill('SIGTERM')
+
+    assert.equal(await ended(), 0)
+  })
+
   void it('that comes again ends the process at once', async () => {
     await start({ BERTH_HTTP_SHUTDOWN_TIMEOUT: '1h' })
     const patch = await beginPatch(await openUpload(), randomBytes(MIB), 2 * MIB)
