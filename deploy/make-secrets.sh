@@ -35,6 +35,10 @@ random 10 | keep s3-access-key-id
 random 24 | keep s3-secret-access-key
 
 if [ ! -e secrets/tls.crt ]; then
+  if [ -e secrets/tls.key ]; then
+    echo 'secrets/tls.key is there, but secrets/tls.crt is not' >&2
+    exit 1
+  fi
   case $name in
     *:*) alternative=IP:$name ;;
     *[!0-9.]*) alternative=DNS:$name ;;

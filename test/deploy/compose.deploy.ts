@@ -175,6 +175,16 @@ describe('docker-compose.yml', { timeout: 600_000 }, () => {
     }
   })
 
+  it('keeps the secrets and the certificate that are there', async () => {
+    const names = ['admin-password', 'database-url', 's3-secret-access-key', 'tls.crt', 'tls.key']
+    const read = (): Promise<string[]> =>
+      Promise.all(names.map(name => readFile(join(project, 'secrets', name), 'utf8')))
+    const before = await read()
+    await run(join(project, 'deploy', 'make-secrets.sh'), ['another.example'])
+
+    assert.deepEqual(await read(), before)
+  })
+
   it('gives every container a read-only root, no capability and a way back', () => {
     for (const [name, service] of Object.entries(services)) {
       assert.equal(service.read_only, true, name)
@@ -248,6 +258,21 @@ describe('docker-compose.yml', { timeout: 600_000 }, () => {
     const program = join(REPOSITORY_ROOT, 'test', 'support', 'streamed-upload.ts')
 
     assert.equal((await node(program, `https://${HOST}`, 'public/streamed', ...metrics)).stdout, '202 0-1048575\n')
+  })
+
+  it('loses no request while a process is replaced', async () => {
+    const stop = join(work, 'stop')
+    const program = join(REPOSITORY_ROOT, 'test', 'support', 'steady-uploads.ts')
+    const restart = async (): Promise<void> => {
+      try {
+        await compose('restart', 'berth-2')
+      } finally {
+        await writeFile(stop, '')
+      }
+    }
+    const [{ stdout }] = await Promise.all([node(program, `https://${HOST}`, 'public/steady', stop), restart()])
+
+    assert.equal(stdout, 'some uploads, faults: []\n')
   })
 
   it('goes on while one process is dead', async () => {
