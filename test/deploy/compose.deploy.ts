@@ -117,6 +117,22 @@ describe('docker-compose.yml', { timeout: 600_000 }, () => {
       const { stdout } = await compose('logs', '--tail', '40')
       throw new Error(stdout, { cause })
     }
+    await untilBalanced()
+  }
+
+  /** Waits until the proxy has heard from each process that it is ready. */
+  async function untilBalanced(): Promise<void> {
+    for (const name of PROCESSES) {
+      await until(`the proxy finds ${name} ready`, async () => (await answeredSince(name)).includes(200), 120_000)
+    }
+  }
+
+  /** What a process has answered to /readyz since its start. */
+  async function answeredSince(name: string): Promise<unknown[]> {
+    const started = await inspect(name, '{{.State.StartedAt}}')
+    const { stdout } = await engine.docker('logs', '--since', started, await idOf(name))
+    const lines = stdout.split('\n').filter(line => line.includes('/readyz'))
+    return lines.map(line => (JSON.parse(line) as { status: unknown }).status)
   }
 
   async function berth(process: (typeof PROCESSES)[number], ...args: string[]): Promise<string> {
@@ -273,6 +289,7 @@ describe('docker-compose.yml', { timeout: 600_000 }, () => {
     const [{ stdout }] = await Promise.all([node(program, `https://${HOST}`, 'public/steady', stop), restart()])
 
     assert.equal(stdout, 'some uploads, faults: []\n')
+    await untilBalanced()
   })
 
   it('goes on while one process is dead', async () => {
@@ -303,7 +320,12 @@ describe('docker-compose.yml', { timeout: 600_000 }, () => {
     process.kill(Number(await inspect('berth-1', '{{.State.Pid}}')), 'SIGKILL')
 
     const state = '{{.RestartCount}} {{.State.Health.Status}}'
-    await until('the container is healthy again', async () => (await inspect('berth-1', state)) === '1 healthy', 90_000)
+    await until(
+      'the container is healthy again',
+      async () => (await inspect('berth-1', state)) === '1 healthy',
+      120_000,
+    )
+    await untilBalanced()
   })
 
   it('ends every process in order when it is taken down, and has everything when it is up again', async () => {
