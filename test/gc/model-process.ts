@@ -1,26 +1,27 @@
-// One process of the race model: model-process.ts DATABASE_URL DIRECTORY SWEEP SEED. Prints a line
+// One process of the race model: model-process.ts DATABASE_URL PLACE SWEEP SEED LEASE_MS. Prints a line
 // of progress after each sweep, and its whole result when told to stop.
 import { openPostgres } from '../../src/metadata/postgres.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
-import { openFilesystemStore } from '../../src/storage/filesystem.ts'
 import { Stores } from '../../src/storage/stores.ts'
-import { LEASE_MS, runModel } from './model.ts'
+import { runModel } from './model.ts'
+import { type RacePlace, openPlace } from './race-place.ts'
 import { SWEEPS, type SweepName } from './sweeps.ts'
 
-const [url = '', directory = '', sweep = '', seed = ''] = process.argv.slice(2)
+const [url = '', place = '', sweep = '', seed = '', lease = ''] = process.argv.slice(2)
+const leaseMs = Number(lease)
 const stop = new AbortController()
 process.once('SIGTERM', () => stop.abort())
 const db = await openPostgres({ url, poolSize: 30 })
-const store = await openFilesystemStore({ directory, bufferBytes: 8 * 2 ** 20 })
+const store = await openPlace(JSON.parse(place) as RacePlace)
 const registry = createRegistry({
   db,
   stores: new Stores({ store }),
   lifetimes: {
-    leaseMs: LEASE_MS,
-    untaggedRetentionMs: LEASE_MS,
-    deleteGraceMs: LEASE_MS,
+    leaseMs,
+    untaggedRetentionMs: leaseMs,
+    deleteGraceMs: leaseMs,
     uploadExpiryMs: 60_000,
-    trashGraceMs: LEASE_MS,
+    trashGraceMs: leaseMs,
   },
   requireBlobs: true,
   requireChildren: false,
@@ -31,6 +32,7 @@ const result = await runModel({
   registry,
   store,
   sweep: SWEEPS[sweep as SweepName],
+  leaseMs,
   seed: Number(seed),
   pushers: 12,
   deleters: 2,

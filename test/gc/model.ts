@@ -13,8 +13,6 @@ import type { Registry } from '../../src/registry/registry.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { PUSHER, pushBlob, sha256 } from '../support/registry.ts'
 
-/** Leases are cut to this, so that a run sees thousands of them end. Milliseconds. */
-export const LEASE_MS = 600
 const GRACE_MS = 300
 const REPOSITORIES = ['race/a', 'race/b', 'race/c'].map(parseName)
 const TAGS = 12
@@ -37,6 +35,8 @@ export interface ModelOptions {
   readonly registry: Registry
   readonly store: BlobStore
   readonly sweep: Sweep
+  /** Leases are cut to this, so that a run sees very many of them end. Milliseconds. */
+  readonly leaseMs: number
   readonly seed: number
   readonly pushers: number
   readonly deleters: number
@@ -127,7 +127,7 @@ function layerContent(random: Random): Buffer<ArrayBuffer> {
 
 /** Pushes an image as a client does: HEAD and skip, mount, or upload; then the manifest, sometimes slowly. */
 async function push(options: ModelOptions, result: ModelResult, random: Random): Promise<void> {
-  const { registry } = options
+  const { registry, leaseMs } = options
   const repository = pick(random, REPOSITORIES)
   const promisedFrom = performance.now()
   const layers: Digest[] = []
@@ -136,7 +136,7 @@ async function push(options: ModelOptions, result: ModelResult, random: Random):
   }
   const config = await provide(options, result, random, repository, randomBytes(32))
   // A slow client: up to just inside what it was promised, which is half a lease.
-  const left = LEASE_MS / 2 - (performance.now() - promisedFrom)
+  const left = leaseMs / 2 - (performance.now() - promisedFrom)
   if (left > 0 && random(3) === 0) await delay(random(Math.ceil(left * 0.9)))
   const describe = (digest: Digest, type: string): object => ({ mediaType: type, digest, size: 64 })
   const bytes = Buffer.from(
@@ -155,7 +155,7 @@ async function push(options: ModelOptions, result: ModelResult, random: Random):
   } catch (error) {
     if (!(error instanceof RegistryError) || error.code !== 'MANIFEST_BLOB_UNKNOWN') throw error
     // The lease may end while the manifest is on its way: only who was answered in time was promised anything.
-    if (performance.now() - promisedFrom > LEASE_MS / 2) result.late += 1
+    if (performance.now() - promisedFrom > leaseMs / 2) result.late += 1
     else result.violations.push(`refused ${Math.round(sentAfter)} ms after the first promise (${error.message})`)
   }
 }
@@ -275,8 +275,8 @@ async function imageFault(
 
 async function collect(options: ModelOptions, result: ModelResult, random: Random): Promise<void> {
   await delay(random(30))
-  const { db, store } = options
-  const swept = await options.sweep(db, { batch: 1 + random(50), leaseMs: LEASE_MS, trashGraceMs: GRACE_MS })
+  const { db, store, leaseMs } = options
+  const swept = await options.sweep(db, { batch: 1 + random(50), leaseMs, trashGraceMs: GRACE_MS })
   result.collected += swept.blobs
   options.onProgress({ collected: result.collected, violations: result.violations.length })
   await purgeTrash(db, store)

@@ -8,36 +8,57 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { openPostgres } from '../../src/metadata/postgres.ts'
 import { migrate } from '../../src/metadata/migrate.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
-import { openFilesystemStore } from '../../src/storage/filesystem.ts'
 import { Stores } from '../../src/storage/stores.ts'
 import { createDatabase } from '../support/server.ts'
 import { type ModelResult, type Progress, everyTag, pullFault } from './model.ts'
+import { type RacePlace, openPlace } from './race-place.ts'
 import type { SweepName } from './sweeps.ts'
 
 const PROCESSES = 2
 const LOOK_MS = 200
+const LEASE_MS = 600
 
 /** What all processes of a race did, and what was found at its end. */
 export interface RaceResult extends ModelResult {
   readonly deadlocks: number
 }
 
-/**
- * Races two processes of the model on one Postgres and one directory until `blobs` blobs were collected (or `limitMs`
- * have passed, or something went wrong), then reads every tagged image. Prints its seed.
- */
+/** How a race runs. */
+export interface RaceOptions {
+  readonly sweep: SweepName
+  /** Blobs to be collected. */
+  readonly blobs: number
+  readonly limitMs: number
+  /** What leases and retention are cut to; pushes must be faster than half of it. */
+  readonly leaseMs: number
+}
+
+/** Races in a directory of its own: see {@link raceIn}. */
 export async function race(sweep: SweepName, blobs: number, limitMs: number): Promise<RaceResult> {
+  const directory = await mkdtemp(join(tmpdir(), 'berth-test-race-'))
+  try {
+    return await raceIn({ directory }, { sweep, blobs, limitMs, leaseMs: LEASE_MS })
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+/**
+ * Races two processes of the model on one Postgres and one directory or bucket until `blobs` blobs were collected (or
+ * `limitMs` have passed, or something went wrong), then reads every tagged image. Prints its seed.
+ */
+export async function raceIn(place: RacePlace, options: RaceOptions): Promise<RaceResult> {
+  const { sweep, blobs, limitMs, leaseMs } = options
   const seed = Number(process.env['BERTH_TEST_SEED'] ?? Date.now() % 1_000_000)
   console.log(`race: seed ${seed} (BERTH_TEST_SEED), sweep ${sweep}`)
   const database = await createDatabase()
   if (database === undefined) throw new Error('the race needs Postgres: run it by scripts/with-postgres.ts')
-  const directory = await mkdtemp(join(tmpdir(), 'berth-test-race-'))
   const db = await openPostgres({ url: database.url })
   try {
     await migrate(db)
-    const store = await openFilesystemStore({ directory, bufferBytes: 2 ** 20 })
+    const store = await openPlace(place)
     const children = Array.from({ length: PROCESSES }, (_, index) =>
-      start([database.url, directory, sweep, String(seed + index)]),
+      start([database.url, JSON.stringify(place), sweep, String(seed + index), String(leaseMs)]),
     )
     const end = performance.now() + limitMs
     while (performance.now() < end && children.every(({ child }) => child.exitCode === null)) {
@@ -72,7 +93,6 @@ export async function race(sweep: SweepName, blobs: number, limitMs: number): Pr
   } finally {
     await db.close()
     await database.drop()
-    await rm(directory, { recursive: true, force: true })
   }
 }
 

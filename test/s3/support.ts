@@ -33,6 +33,8 @@ export function testServers(): TestS3[] {
 export interface TestBucket {
   readonly server: TestS3
   readonly bucket: string
+  /** What such a store is opened with. */
+  readonly options: S3StoreOptions
   /** A store in it, straight at the server or by another endpoint. */
   open(options?: Partial<S3StoreOptions>): S3Store
   /** The settings of a registry that keeps its blobs here, straight at the server or by another endpoint. */
@@ -55,29 +57,34 @@ export async function createBucket(server: TestS3): Promise<TestBucket> {
   })
   await client.send(new CreateBucketCommand({ Bucket: bucket }))
   const objects = async (): Promise<string[]> => {
-    const page = await client.send(new ListObjectsV2Command({ Bucket: bucket }))
-    return (page.Contents ?? []).map(object => object.Key ?? '')
+    const names: string[] = []
+    for (let token: string | undefined, isMore = true; isMore; isMore = token !== undefined) {
+      const page = await client.send(new ListObjectsV2Command({ Bucket: bucket, ContinuationToken: token }))
+      names.push(...(page.Contents ?? []).map(object => object.Key ?? ''))
+      token = page.NextContinuationToken
+    }
+    return names
   }
   const uploads = async (): Promise<{ Key: string; UploadId: string }[]> => {
     const page = await client.send(new ListMultipartUploadsCommand({ Bucket: bucket }))
     return (page.Uploads ?? []).map(({ Key = '', UploadId = '' }) => ({ Key, UploadId }))
   }
+  const options: S3StoreOptions = {
+    bucket,
+    prefix: 'registry/',
+    region: 'us-east-1',
+    endpoint,
+    pathStyle: true,
+    credentials: { accessKeyId, secretAccessKey },
+    idleTimeoutMs: 20_000,
+    attempts: 4,
+    uploadMemoryBytes: 64 * MiB,
+  }
   return {
     server,
     bucket,
-    open: options =>
-      openS3Store({
-        bucket,
-        prefix: 'registry/',
-        region: 'us-east-1',
-        endpoint,
-        pathStyle: true,
-        credentials: { accessKeyId, secretAccessKey },
-        idleTimeoutMs: 20_000,
-        attempts: 4,
-        uploadMemoryBytes: 64 * MiB,
-        ...options,
-      }),
+    options,
+    open: more => openS3Store({ ...options, ...more }),
     settings: (reached = endpoint) => ({
       BERTH_STORAGE_DRIVER: 's3',
       BERTH_STORAGE_S3_BUCKET: bucket,

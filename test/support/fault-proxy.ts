@@ -8,13 +8,14 @@ import { setTimeout as delay } from 'node:timers/promises'
  * - a number or `SlowDown`, `AccessDenied`, …: answers with that status, or that error of S3, without passing it on;
  * - `cut-before`: closes the connection without passing it on;
  * - `cut-after`: passes it on, and closes the connection instead of answering;
+ * - `hold`: passes it on, and never answers;
  * - `half-request`: passes on half of its body, then closes both connections;
  * - `half-answer`: answers with half of the body, then closes the connection.
  */
 export type Fault =
   | { readonly kind: 'delay'; readonly ms: number }
   | { readonly kind: 'answer'; readonly status: number; readonly code: string }
-  | { readonly kind: 'cut-before' | 'cut-after' | 'half-request' | 'half-answer' }
+  | { readonly kind: 'cut-before' | 'cut-after' | 'hold' | 'half-request' | 'half-answer' }
 
 /** Decides what happens to a request; undefined passes it on as it is. */
 export type FaultPlan = (request: { readonly method: string; readonly url: URL }) => Fault | undefined
@@ -97,11 +98,11 @@ async function handle(
   }
   forward.end()
   const answer = await promise
-  if (fault?.kind === 'cut-after') {
+  if (fault?.kind === 'cut-after' || fault?.kind === 'hold') {
     for await (const _chunk of answer) {
       // What it did is done.
     }
-    req.socket.destroy()
+    if (fault.kind === 'cut-after') req.socket.destroy()
     return
   }
   res.writeHead(answer.statusCode ?? 502, answer.headers)
