@@ -65,7 +65,13 @@ export async function ask(server: Server, method: string, target: string, option
   const answered = once(outgoing, 'response') as Promise<[IncomingMessage]>
   answered.catch(() => undefined) // awaited below, where it is thrown
   if (body instanceof Content) {
-    for (const chunk of body.chunks()) if (!outgoing.write(chunk)) await once(outgoing, 'drain')
+    // Who refuses answers early, and takes no more.
+    const refused = answered.then(() => true)
+    for (const chunk of body.chunks()) {
+      if (outgoing.write(chunk)) continue
+      const drained = once(outgoing, 'drain').then(() => false)
+      if (await Promise.race([drained, refused])) break
+    }
     outgoing.end()
   } else outgoing.end(body)
   const sent = performance.now()

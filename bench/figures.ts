@@ -103,7 +103,8 @@ function manifestGets({ repositories, seconds }: Effort, connections: number): F
   }
 }
 
-function blobGet(name: string, content: Content): Figure {
+/** How fast one client reads a blob that every registry has. */
+export function blobGet(name: string, content: Content): Figure {
   return {
     name,
     unit: 'GB/s',
@@ -122,7 +123,7 @@ function blobGet(name: string, content: Content): Figure {
 }
 
 /** Two figures of one push: how fast it is, and what a client waits for after its last byte. */
-function blobPushes(bytes: number, way: PushWay): Figure[] {
+export function blobPushes(bytes: number, way: PushWay): Figure[] {
   const waits = new Map<string, number[]>()
   const push: Figure = {
     name: `blob push ${sizeName(bytes)}, ${way}`,

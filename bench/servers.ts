@@ -48,28 +48,53 @@ export function berths(settings: Settings = {}): Contender[] {
 
 /** The peers that are installed on this machine: see bench/install-peers.sh. */
 export function peers(): Contender[] {
-  const found: Contender[] = []
-  const add = (name: string, program: string, configure: Configure): void => {
-    const path = [PEERS, ...(process.env['PATH'] ?? '').split(delimiter)]
-      .map(folder => join(folder, program))
-      .find(isExecutable)
-    if (path !== undefined) found.push({ name, start: directory => startPeer(name, path, directory, configure) })
-  }
-  add('distribution 3.1', 'registry', distributionConfig)
-  add('docker-registry', 'docker-registry', distributionConfig)
-  add('zot', 'zot', zotConfig)
-  return found
+  return [
+    ...installed('distribution 3.1', 'registry', distributionConfig),
+    ...installed('docker-registry', 'docker-registry', distributionConfig),
+    ...installed('zot', 'zot', zotConfig),
+  ]
+}
+
+/** A bucket and who may use it. */
+export interface Bucket {
+  readonly endpoint: string
+  readonly bucket: string
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+}
+
+/** Distribution with its blobs in a bucket and without redirects, where it is installed. */
+export function distributionOnS3(place: Bucket): Contender[] {
+  return installed('distribution 3.1', 'registry', (_directory, port) => distributionOn(s3Driver(place), port))
+}
+
+function installed(name: string, program: string, configure: Configure): Contender[] {
+  const path = [PEERS, ...(process.env['PATH'] ?? '').split(delimiter)]
+    .map(folder => join(folder, program))
+    .find(isExecutable)
+  return path === undefined ? [] : [{ name, start: directory => startPeer(name, path, directory, configure) }]
 }
 
 type Configure = (directory: string, port: number) => { readonly file: string; readonly text: string }
 
-/** The access log is on, as it is in Berth. Both versions read the same settings. */
 function distributionConfig(directory: string, port: number): ReturnType<Configure> {
+  return distributionOn(`filesystem: { rootdirectory: ${join(directory, 'data')} }`, port)
+}
+
+function s3Driver({ endpoint, bucket, accessKeyId, secretAccessKey }: Bucket): string {
+  const { host } = new URL(endpoint)
+  const access = `accesskey: ${accessKeyId}, secretkey: ${secretAccessKey}, region: us-east-1`
+  const place = `regionendpoint: "http://${host}", bucket: ${bucket}, secure: false, forcepathstyle: true`
+  return `s3: { ${access}, ${place} }, redirect: { disable: true }`
+}
+
+/** The access log is on, as it is in Berth. Both versions read the same settings. */
+function distributionOn(driver: string, port: number): ReturnType<Configure> {
   return {
     file: 'config.yml',
     text: `version: 0.1
 log: { level: info, accesslog: { disabled: false } }
-storage: { filesystem: { rootdirectory: ${join(directory, 'data')} }, delete: { enabled: true } }
+storage: { ${driver}, delete: { enabled: true } }
 http: { addr: "127.0.0.1:${port}" }
 `,
   }
@@ -91,7 +116,9 @@ async function startPeer(name: string, program: string, directory: string, confi
   const { file, text } = configure(directory, port)
   const config = join(directory, file)
   writeFileSync(config, text)
-  return await run(name, program, ['serve', config], { directory, port, env: process.env })
+  // A bundle of authorities that the environment names keeps the older S3 driver from starting.
+  const { AWS_CA_BUNDLE: _bundle, ...env } = process.env
+  return await run(name, program, ['serve', config], { directory, port, env })
 }
 
 async function startBerth(name: string, directory: string, settings: Settings): Promise<Server> {

@@ -77,7 +77,7 @@ mon_data_avail_warn = 2
 [osd]
 osd_data = ${directory}/osd/$id
 osd_objectstore = memstore
-memstore_device_bytes = 8589934592
+memstore_device_bytes = 17179869184
 osd_memory_target = 1073741824
 osd_class_load_list = *
 osd_class_default_list = *
@@ -86,5 +86,7 @@ rgw_frontends = beast endpoint=127.0.0.1:${port}
 rgw_data = ${directory}/rgw
 rgw_enable_apis = s3
 rgw_dns_name = localhost
+rgw_gc_obj_min_wait = 1
+rgw_gc_processor_period = 2
 `
 }
