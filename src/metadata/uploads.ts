@@ -102,14 +102,36 @@ export async function moveUpload(
   return rows.length === 1
 }
 
-/** Goes on holding the lease. False when the session is gone or another took it. */
-export async function keepUpload(tx: Transaction, id: string, epoch: number, leaseMs: number): Promise<boolean> {
-  const rows = await tx.query(
-    `update upload set lease_until = clock_timestamp() + $3 * interval '1 millisecond'
-      where id = $1 and epoch = $2 returning id`,
-    [id, epoch, leaseMs],
+/** The right of one writer to one session. */
+export interface HeldUpload {
+  readonly id: string
+  readonly epoch: number
+}
+
+/**
+ * Goes on holding these leases. Answers which were `kept`, and which are still `present` at their epoch: one that is
+ * present and not kept is locked by a transaction under way, and nobody waits for that.
+ */
+export async function keepUploads(
+  tx: Transaction,
+  held: readonly HeldUpload[],
+  leaseMs: number,
+): Promise<{ readonly kept: ReadonlySet<string>; readonly present: ReadonlySet<string> }> {
+  const rows = await tx.query<{ id: string; kept: boolean }>(
+    `with held as (select * from unnest($1::uuid[], $2::bigint[]) as h (id, epoch)),
+     free as (
+       select u.id from upload u join held h on u.id = h.id and u.epoch = h.epoch for update of u skip locked),
+     kept as (
+       update upload u set lease_until = clock_timestamp() + $3 * interval '1 millisecond'
+         from free where u.id = free.id returning u.id)
+     select u.id, k.id is not null as kept
+       from upload u join held h on u.id = h.id and u.epoch = h.epoch left join kept k on k.id = u.id`,
+    [held.map(upload => upload.id), held.map(upload => upload.epoch), leaseMs],
   )
-  return rows.length === 1
+  return {
+    kept: new Set(rows.filter(row => row.kept).map(row => row.id)),
+    present: new Set(rows.map(row => row.id)),
+  }
 }
 
 /** Records what is durable. False when the session is gone or another took it. */

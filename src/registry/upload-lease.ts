@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { RegistryError } from '../oci/errors.ts'
 import type { Database } from '../metadata/database.ts'
-import { type TakenUpload, keepUpload, releaseUpload, takeUpload } from '../metadata/uploads.ts'
+import { type TakenUpload, releaseUpload, takeUpload } from '../metadata/uploads.ts'
+import { LeaseRenewals } from './lease-renewals.ts'
 
 /** How a lease lives, in milliseconds. */
 export interface LeaseTimes {
@@ -24,46 +25,56 @@ export interface UploadLease {
   readonly signal: AbortSignal
 }
 
-/**
- * Runs `work` as the only writer of an upload, across processes: the lease is taken by compare-and-set, renewed while
- * `work` runs, and let go at its end. Waits up to 20 s for another writer to finish. A process that was stopped does
- * not see its lease end, so the taker of an `abandoned` one must move the bytes out of the other's reach.
- * @throws RegistryError BLOB_UPLOAD_UNKNOWN; UNAVAILABLE with `Retry-After` while another writer holds it.
- */
-export async function withUploadLease<T>(
-  db: Database,
-  id: string,
-  work: (lease: UploadLease) => Promise<T>,
-  times: LeaseTimes = TIMES,
-): Promise<T> {
-  const { row, asked: takenAt } = await take(db, id, times)
-  const lost = new AbortController()
-  // Since before the database was asked: its clock started the lease later than that, never earlier.
-  let renewedAt = takenAt
-  const isLate = (): boolean => performance.now() - renewedAt > times.leaseMs - times.marginMs
-  let renewing: Promise<void> | undefined
-  const renew = async (): Promise<void> => {
-    const asked = performance.now()
-    try {
-      if (await db.transaction(tx => keepUpload(tx, id, row.epoch, times.leaseMs))) renewedAt = asked
-      else lost.abort(new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: id } }))
-    } catch (error) {
-      if (isLate()) lost.abort(error)
-    } finally {
-      renewing = undefined
-    }
+/** The leases of all upload sessions that this process writes to. */
+export class UploadLeases {
+  readonly #db: Database
+  readonly #times: LeaseTimes
+  readonly #renewals: LeaseRenewals
+
+  constructor(db: Database, times: LeaseTimes = TIMES) {
+    this.#db = db
+    this.#times = times
+    this.#renewals = new LeaseRenewals(db, times.leaseMs)
   }
-  const timer = setInterval(() => {
-    if (isLate()) lost.abort(new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '5' } }))
-    else renewing ??= renew()
-  }, times.renewMs)
-  try {
-    return await work({ row, signal: lost.signal })
-  } finally {
-    clearInterval(timer)
-    await renewing
-    // A failure here costs the next writer a wait until the lease ends, and must not hide the outcome of the work.
-    await db.transaction(tx => releaseUpload(tx, id, row.epoch)).catch(() => undefined)
+
+  /**
+   * Runs `work` as the only writer of an upload, across processes: the lease is taken by compare-and-set, renewed while
+   * `work` runs, and let go at its end. Waits up to 20 s for another writer to finish. A process that was stopped does
+   * not see its lease end, so the taker of an `abandoned` one must move the bytes out of the other's reach.
+   * @throws RegistryError BLOB_UPLOAD_UNKNOWN; UNAVAILABLE with `Retry-After` while another writer holds it.
+   */
+  async hold<T>(id: string, work: (lease: UploadLease) => Promise<T>): Promise<T> {
+    const { leaseMs, marginMs, renewMs } = this.#times
+    const { row, asked: takenAt } = await take(this.#db, id, this.#times)
+    const { epoch } = row
+    const lost = new AbortController()
+    // Since before the database was asked: its clock started the lease later than that, never earlier.
+    let renewedAt = takenAt
+    const isLate = (): boolean => performance.now() - renewedAt > leaseMs - marginMs
+    let renewing: Promise<void> | undefined
+    const renew = async (): Promise<void> => {
+      try {
+        const { outcome, asked } = await this.#renewals.renew({ id, epoch })
+        if (outcome === 'kept') renewedAt = asked
+        if (outcome === 'lost') lost.abort(new RegistryError('BLOB_UPLOAD_UNKNOWN', { detail: { upload: id } }))
+      } catch (error) {
+        if (isLate()) lost.abort(error)
+      } finally {
+        renewing = undefined
+      }
+    }
+    const timer = setInterval(() => {
+      if (isLate()) lost.abort(new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '5' } }))
+      else renewing ??= renew()
+    }, renewMs)
+    try {
+      return await work({ row, signal: lost.signal })
+    } finally {
+      clearInterval(timer)
+      await renewing
+      // A failure here costs the next writer a wait until the lease ends, and must not hide the outcome of the work.
+      await this.#db.transaction(tx => releaseUpload(tx, id, epoch)).catch(() => undefined)
+    }
   }
 }
 

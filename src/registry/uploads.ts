@@ -12,7 +12,7 @@ import type { BlobStore, StorageKey, WriteState } from '../storage/blob-store.ts
 import { type BlobLookUp, statBlob } from './blobs.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
-import { type UploadLease, withUploadLease } from './upload-lease.ts'
+import { type UploadLease, UploadLeases } from './upload-lease.ts'
 import { type UploadTarget, checkStart, refusalOf, unknownUpload, wrongDigest } from './upload-refusals.ts'
 
 /** Clients give up 30 s after their last byte, so a longer close answers 503 and goes on. */
@@ -34,10 +34,12 @@ export class Uploads {
   readonly #context: RegistryContext
   readonly #blobs: BlobLookUp
   readonly #hashes = new RunningHashes()
+  readonly #leases: UploadLeases
 
   constructor(context: RegistryContext, blobs: BlobLookUp) {
     this.#context = context
     this.#blobs = blobs
+    this.#leases = new UploadLeases(context.db)
   }
 
   /** Opens a session; answers its id. `algorithm` is what the client says it will close with. */
@@ -158,7 +160,7 @@ export class Uploads {
   /** Runs `work` as the only writer whose bytes can become the session's. */
   async #asWriter<T>(target: UploadTarget, work: (lease: UploadLease) => Promise<T>): Promise<T> {
     const { db, stores } = this.#context
-    return await withUploadLease(db, target.id, async lease => {
+    return await this.#leases.hold(target.id, async lease => {
       try {
         if (!lease.row.abandoned) return await work(lease)
         // The writer before may be late, not dead.

@@ -6,12 +6,20 @@ import { RegistryError } from '../../src/oci/errors.ts'
 import { type Database, DatabaseUnavailable } from '../../src/metadata/database.ts'
 import { holdRepository } from '../../src/metadata/repositories.ts'
 import { findUpload, insertUpload, saveUpload } from '../../src/metadata/uploads.ts'
-import { type LeaseTimes, withUploadLease } from '../../src/registry/upload-lease.ts'
+import { type LeaseTimes, type UploadLease, UploadLeases } from '../../src/registry/upload-lease.ts'
+import { until } from '../support/clients.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 
 const NAME = parseName('lease/a')
 /** Short enough to see a lease end, long enough for a loaded machine to renew one. */
 const TIMES: LeaseTimes = { leaseMs: 3_000, renewMs: 300, marginMs: 1_000, waitMs: 60_000, pollMs: 20 }
+
+const withUploadLease = <T>(
+  db: Database,
+  id: string,
+  work: (lease: UploadLease) => Promise<T>,
+  times: LeaseTimes,
+): Promise<T> => new UploadLeases(db, times).hold(id, work)
 
 void suite('the lease of an upload session', () => {
   let database: TestDatabase
@@ -160,5 +168,45 @@ void suite('the lease of an upload session', () => {
       },
       TIMES,
     )
+  })
+
+  void test('is renewed with all others of the process in one transaction, so that many do not make each other late', async () => {
+    const ids = await Promise.all(Array.from({ length: 40 }, session))
+    let transactions = 0
+    const counted: Database = {
+      ...cuttable().db,
+      transaction: work => {
+        transactions += 1
+        return database.db.transaction(work)
+      },
+    }
+    const leases = new UploadLeases(counted, TIMES)
+    const begun = Promise.withResolvers<void>()
+    const done = Promise.withResolvers<void>()
+    let holding = 0
+    const held = ids.map(id =>
+      leases.hold(id, async ({ signal }) => {
+        holding += 1
+        if (holding === ids.length) begun.resolve()
+        await Promise.race([done.promise, lostOf(signal)])
+        assert.equal(signal.aborted, false)
+      }),
+    )
+    await begun.promise
+    const before = transactions
+    const [since] = await database.db.query<{ now: Date }>('select clock_timestamp() as now')
+    const renewed = async (): Promise<boolean> => {
+      const [row] = await database.db.query<{ all: boolean }>(
+        `select bool_and(lease_until > $2::timestamptz + $3 * interval '1 millisecond') as all
+           from upload where id = any($1::uuid[])`,
+        [ids, since?.now, TIMES.leaseMs],
+      )
+      return row?.all === true
+    }
+    await until('all are renewed', renewed, TIMES.waitMs)
+    const needed = transactions - before
+    done.resolve()
+    await Promise.all(held)
+    assert.ok(needed < ids.length, `${needed} transactions for ${ids.length} leases`)
   })
 })
