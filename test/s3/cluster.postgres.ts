@@ -6,15 +6,13 @@ import { after, before, describe, test } from 'node:test'
 import pg from 'pg'
 import { expireUploads } from '../../src/gc/expire-uploads.ts'
 import { purgeTrash } from '../../src/gc/purge.ts'
-import { reconcile } from '../../src/gc/reconcile.ts'
 import { sweep } from '../../src/gc/sweep.ts'
 import type { Database } from '../../src/metadata/database.ts'
-import { openPostgres } from '../../src/metadata/postgres.ts'
 import { parseName } from '../../src/oci/name.ts'
 import { type Cluster, startCluster } from '../support/cluster.ts'
 import { CRANE, layoutDescriptor, makeLayout, removeScratch, run, scratch, until } from '../support/clients.ts'
 import { withDatabase } from '../support/database.ts'
-import { type FaultPlan, type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
+import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
 import {
   assertBytes,
   close,
@@ -35,8 +33,6 @@ const MiB = 1024 * 1024
 /** As the store has it where nothing is said. */
 const PART = 16 * MiB
 const CONFIG = Buffer.from('{}')
-/** Everything is older than an hour from now. */
-const ANY_AGE = -3_600_000
 
 const on = (server: TestServer, location: string): string => new URL(new URL(location).pathname, server.url).href
 const blobAt = (server: TestServer, name: string, digest: string): string => `${server.url}/v2/${name}/blobs/${digest}`
@@ -214,94 +210,6 @@ for (const s3 of testServers()) {
       assert.equal(new Set(removed).size, removed.length)
       assert.deepEqual(await bucket.contents(), [])
     })
-  })
-
-  void describe(`A process that is killed, on Postgres and ${s3.name}`, { timeout: 300_000 }, () => {
-    let bucket: TestBucket
-    let proxy: FaultProxy
-    let cluster: Cluster
-    before(async () => {
-      bucket = await createBucket(s3)
-      proxy = await startFaultProxy(s3.endpoint)
-      // One goes by the proxy, which stops it where it is to die; the other goes straight to the store.
-      cluster = await startCluster(bucket.settings())
-    })
-    after(async () => {
-      await cluster?.stop()
-      await proxy?.close()
-      await bucket?.remove()
-    })
-
-    /** Where a process dies: which request the store has carried out and nobody heard of. */
-    const moments: Readonly<Record<string, (request: { method: string; url: URL }) => boolean>> = {
-      'an object is stored and not recorded': ({ method, url }) =>
-        method === 'PUT' && !url.searchParams.has('uploadId'),
-      'a multipart upload is begun and not recorded': ({ method, url }) =>
-        method === 'POST' && url.searchParams.has('uploads'),
-      'a part is stored and not recorded': ({ method, url }) => method === 'PUT' && url.searchParams.has('partNumber'),
-      'the upload is completed and not recorded': ({ method, url }) =>
-        method === 'POST' && url.searchParams.has('uploadId'),
-    }
-
-    void test('The other goes on at the reported offset, whatever the store had done last, and after the reconcile nothing is left over.', async () => {
-      const { two } = cluster
-      const victims = await Promise.all(
-        Object.entries(moments).map(async ([moment, isIt], index) => {
-          const fault = await startFaultProxy(s3.endpoint)
-          const reached = Promise.withResolvers<void>()
-          const plan: FaultPlan = request => {
-            if (!isIt(request)) return undefined
-            reached.resolve()
-            return { kind: 'hold' }
-          }
-          const server = await cluster.another(bucket.settings(fault.endpoint))
-          const name = `killed/${index}`
-          const bytes = randomBytes(moment.includes('object') ? 100_000 : 2 * PART + 100_000)
-          const location = await openUpload(server.url, name)
-          fault.plan = plan
-          const pushed = push(on(server, location), bytes)
-          await reached.promise
-          return { moment, fault, server, name, bytes, location, pushed }
-        }),
-      )
-      // The store has done what it was asked for once it says so by a list, or by the answer that the proxy keeps.
-      await until('the store has begun what is never recorded', async () => (await bucket.contents()).length >= 3)
-      for (const { server } of victims) server.kill()
-      await Promise.all(
-        victims.map(async ({ moment, fault, name, bytes, location, pushed }) => {
-          await assert.rejects(pushed, moment)
-          await fault.close()
-          const offset = await offsetOf(on(two, location))
-          assert.ok(offset < bytes.byteLength || moment.includes('completed'), moment)
-          const closed = await close(on(two, location), sha256(bytes), bytes.subarray(offset))
-          assert.equal(closed.status, 201, `${moment}: ${await closed.text()}`)
-          await assertBytes(await fetch(blobAt(two, name, sha256(bytes))), bytes)
-        }),
-      )
-      const db = await openPostgres({ url: cluster.databaseUrl })
-      const store = bucket.open()
-      try {
-        await rules.letTimePass(db)
-        await purgeTrash(db, store)
-        const removed = await reconcile(db, store, ANY_AGE)
-        assert.ok(removed >= 2, `only ${removed} orphans were there`)
-        const named = await db.query<{ storage_key: string }>('select storage_key from blob')
-        assert.equal(named.length, victims.length)
-        assert.deepEqual(
-          (await bucket.contents()).map(object => object.slice(-32)).toSorted(),
-          named.map(row => row.storage_key).toSorted(),
-        )
-      } finally {
-        await store.close()
-        await db.close()
-      }
-    })
-
-    /** As Docker pushes: one PATCH without an end in sight, and an empty PUT. */
-    async function push(location: string, bytes: Buffer<ArrayBuffer>): Promise<void> {
-      assert.equal((await patch(location, bytes)).status, 202)
-      assert.equal((await close(location, sha256(bytes))).status, 201)
-    }
   })
 }
 

@@ -27,18 +27,22 @@ export interface FaultProxy {
   plan: FaultPlan
   /** Requests seen, as `METHOD /path?query`. */
   readonly seen: string[]
+  /** Requests that the server has carried out and nobody was answered, because they are held. */
+  readonly held: number
   close(): Promise<void>
 }
 
 /** Starts a proxy on a free port that passes everything on as it comes, `Host` included, so that signatures hold. */
 export async function startFaultProxy(target: string): Promise<FaultProxy> {
   const upstream = new URL(target)
-  const proxy: { plan: FaultPlan; seen: string[] } = { plan: () => undefined, seen: [] }
+  const proxy: { plan: FaultPlan; seen: string[]; held: number } = { plan: () => undefined, seen: [], held: 0 }
   const server = createServer((req, res) => {
     const { method = 'GET', url = '/' } = req
     proxy.seen.push(`${method} ${url}`)
     const fault = proxy.plan({ method, url: new URL(url, target) })
-    handle(req, res, upstream, fault).catch(() => res.destroy())
+    handle(req, res, upstream, fault)
+      .then(isHeld => (proxy.held += isHeld ? 1 : 0))
+      .catch(() => res.destroy())
   })
   const { promise, resolve } = Promise.withResolvers<void>()
   server.listen(0, '127.0.0.1', resolve)
@@ -53,16 +57,17 @@ export async function startFaultProxy(target: string): Promise<FaultProxy> {
   })
 }
 
+/** Answers whether the request is held. */
 async function handle(
   req: IncomingMessage,
   res: ServerResponse,
   upstream: URL,
   fault: Fault | undefined,
-): Promise<void> {
+): Promise<boolean> {
   if (fault?.kind === 'delay') await delay(fault.ms)
   if (fault?.kind === 'cut-before') {
     req.socket.destroy()
-    return
+    return false
   }
   if (fault?.kind === 'answer') {
     for await (const _chunk of req) {
@@ -71,7 +76,7 @@ async function handle(
     const body = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${fault.code}</Code><Message>by the test</Message></Error>`
     res.writeHead(fault.status, { 'Content-Type': 'application/xml', 'Content-Length': body.length })
     res.end(req.method === 'HEAD' ? undefined : body)
-    return
+    return false
   }
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
   const forward = ask(
@@ -92,7 +97,7 @@ async function handle(
     if (fault?.kind === 'half-request' && passed > length / 2) {
       forward.destroy()
       req.socket.destroy()
-      return
+      return false
     }
     if (!isOver) await Promise.race([over, new Promise<void>(written => forward.write(chunk, () => written()))])
   }
@@ -102,8 +107,9 @@ async function handle(
     for await (const _chunk of answer) {
       // What it did is done.
     }
-    if (fault.kind === 'cut-after') req.socket.destroy()
-    return
+    if (fault.kind === 'hold') return true
+    req.socket.destroy()
+    return false
   }
   res.writeHead(answer.statusCode ?? 502, answer.headers)
   const size = Number(answer.headers['content-length'] ?? 0)
@@ -114,10 +120,11 @@ async function handle(
       const half = bytes.subarray(0, Math.max(0, Math.floor(size / 2) - sent))
       // Once written, so that the client has it before the connection goes.
       res.write(half, () => req.socket.destroy())
-      return
+      return false
     }
     sent += bytes.byteLength
     await new Promise<void>(written => res.write(bytes, () => written()))
   }
   res.end()
+  return false
 }
