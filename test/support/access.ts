@@ -1,5 +1,5 @@
 import { request } from 'node:http'
-import { join } from 'node:path'
+import { findLocalSockets } from '../../src/local-socket.ts'
 import { type TestServer, type TestServerOptions, startServer } from './server.ts'
 
 /** The password of everybody in these tests. */
@@ -20,7 +20,9 @@ export async function startAccessServer(
     ...place,
     env: { BERTH_AUTH_MODE: 'token', BERTH_AUTH_ADMIN_PASSWORD: PASSWORD, BERTH_AUTH_REVOCATION_MAX_AGE: '0s', ...env },
   })
-  const socketPath = join(server.dataDir, 'run', `${server.process.pid}.sock`)
+  const sockets = await findLocalSockets(server.dataDir)
+  const socketPath = sockets.find(path => path.includes(`/${server.process.pid}-`))
+  if (socketPath === undefined) throw new Error(`the server has no socket in ${server.dataDir}`)
   return {
     ...server,
     async administer(method, path, body) {
