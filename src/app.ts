@@ -5,7 +5,7 @@ import { type Addressing, addressing } from './middleware/addressing.ts'
 import { errors, isAbort, notFound } from './middleware/errors.ts'
 import type { Administration } from './access/administration.ts'
 import type { Authority } from './auth/authority.ts'
-import { forwarded, refusePlainCredentials } from './middleware/forwarded.ts'
+import { type ProxyHeaders, forwarded, refusePlainCredentials } from './middleware/forwarded.ts'
 import { OPEN_GATE, createGate } from './middleware/gate.ts'
 import { type RequestObserver, requestLog } from './middleware/request-log.ts'
 import { wellFormed } from './middleware/well-formed.ts'
@@ -43,8 +43,10 @@ export interface AppOptions {
   readonly access?: AccessRoutes
   /** How repositories of mirrors may be named besides by their prefix; absent without mirrors. */
   readonly addressing?: Addressing
-  /** Addresses and networks of proxies whose `X-Forwarded-*` headers are believed. */
+  /** Addresses and networks of proxies whose `X-Forwarded-*` headers (or `Forwarded`) are believed. */
   readonly trustedProxies?: readonly string[]
+  /** Which headers of theirs; `x-forwarded` without it. */
+  readonly proxyHeaders?: ProxyHeaders
   readonly manifestMaxBytes: number
   readonly tagListMax: number
   /** Told of every finished request, for the access log and metrics. */
@@ -73,7 +75,7 @@ export function createApp(options: AppOptions): Koa {
   listRoutes(router, options.registry, gate, access?.authority, { maxTags: options.tagListMax })
   blobRoutes(router, options.registry, gate)
   manifestRoutes(router, options.registry, gate, { maxBytes: options.manifestMaxBytes })
-  const before = trustedProxies.length === 0 ? [] : [forwarded(trustedProxies)]
+  const before = trustedProxies.length === 0 ? [] : [forwarded(trustedProxies, options.proxyHeaders ?? 'x-forwarded')]
   const refuses = access !== undefined && !access.allowPlainHttp
   const after = [
     ...(refuses ? [refusePlainCredentials] : []),

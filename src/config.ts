@@ -26,6 +26,7 @@ export interface Config {
     readonly shutdownDelayMs: number
     readonly publicUrl: string | undefined
     readonly trustedProxies: readonly string[]
+    readonly proxyHeaders: ValueOf<'http.proxyHeaders'>
   }
   /** Paths of PEM files; absent where plain HTTP is spoken. */
   readonly tls: { readonly cert: string; readonly key: string } | undefined
@@ -148,6 +149,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       shutdownDelayMs: get('http.shutdownDelay'),
       publicUrl: get('http.publicUrl'),
       trustedProxies: get('http.trustedProxies') ?? [],
+      proxyHeaders: get('http.proxyHeaders'),
     },
     tls: tlsFiles(get('tls.cert'), get('tls.key'), cwd),
     data: { dir: resolve(cwd, get('data.dir')) },

@@ -81,6 +81,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       ...(addressing === undefined ? {} : { addressing }),
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
+      proxyHeaders: config.http.proxyHeaders,
       manifestMaxBytes: config.registry.manifestMaxBytes,
       tagListMax: config.registry.tagListMax,
       observe,
@@ -159,7 +160,8 @@ async function serveMetrics(
     opened.defer(() => server.close(0))
     return `${server.url}/metrics`
   } catch (err) {
-    log.warn({ err }, `metrics are not served: give this process a free address by BERTH_METRICS_PORT (0 takes any)`)
+    const reason = err instanceof Error ? err.message : String(err)
+    log.warn({ reason }, 'metrics are not served: give this process a free address by BERTH_METRICS_PORT (0 takes any)')
     return undefined
   }
 }

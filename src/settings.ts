@@ -44,7 +44,13 @@ export const SETTINGS = {
     schema: networks.optional(),
     initial: undefined,
     about:
-      'Addresses and networks of proxies, separated by commas, whose X-Forwarded-For, -Proto and -Host are believed, such as 10.0.0.0/8.',
+      'Addresses and networks of proxies, separated by commas, such as 10.0.0.0/8: what they say of the client (address, protocol, host) is believed.',
+  },
+  'http.proxyHeaders': {
+    schema: z.enum(['x-forwarded', 'forwarded'], 'must be x-forwarded or forwarded'),
+    initial: 'x-forwarded',
+    about:
+      'What these proxies say it by: X-Forwarded-*, or Forwarded (RFC 7239). The other is not read: a client could send it through.',
   },
   'tls.cert': {
     schema: text.optional(),

@@ -111,7 +111,9 @@ void describe('/metrics', () => {
     const second = await startServer({ env: { BERTH_METRICS_PORT: taken } })
     try {
       assert.equal((await fetch(`${second.url}/v2/`)).status, 200)
-      assert.ok(second.log.some(line => line['level'] === 40 && /BERTH_METRICS_PORT/.test(String(line['msg']))))
+      const warning = second.log.find(line => line['level'] === 40 && /BERTH_METRICS_PORT/.test(String(line['msg'])))
+      assert.match(String(warning?.['reason']), /EADDRINUSE/)
+      assert.doesNotMatch(JSON.stringify(warning), /\n\s*at |stack/)
     } finally {
       await second.stop()
     }
