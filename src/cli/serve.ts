@@ -41,12 +41,25 @@ export function welcome(config: Config, url: string): string {
 Berth listens on ${url}
   data     ${config.data.dir}
   index    ${index}
+  logins   ${logins(config)}
 
 Push a first image:
-  docker tag IMAGE ${host}/hello:1
+${config.auth.mode === 'token' ? `  docker login ${host}\n` : ''}  docker tag IMAGE ${host}/hello:1
   docker push ${host}/hello:1
 
 `
+}
+
+function logins({ auth }: Config): string {
+  if (auth.mode !== 'token') {
+    return `off: whoever reaches this address may pull, push and delete.
+           BERTH_AUTH_MODE=token asks everybody to log in.`
+  }
+  const sources = [
+    ...(auth.htpasswd === undefined ? [] : [`users of ${auth.htpasswd}`]),
+    ...(auth.realm === undefined ? [] : [`tokens come from ${auth.realm}`]),
+  ]
+  return ['on (auth.mode is token)', ...sources].join('; ')
 }
 
 /** Resolves at the first signal; the next one ends the process. */
