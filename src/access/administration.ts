@@ -2,6 +2,7 @@ import { insertAudit } from '../metadata/audit.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Actor, type AdministrationContext, auditEntry } from './actor.ts'
 import * as content from './content-access.ts'
+import { explainAccess } from './explanation.ts'
 import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
@@ -36,7 +37,7 @@ const USE_CASES = {
   addGrant: grants.addGrant,
   listGrants: grants.listGrants,
   removeGrant: grants.removeGrant,
-  explainAccess: grants.explainAccess,
+  explainAccess,
   requireAction: content.requireAction,
   visibleNames: content.visibleNames,
   addTagRule: tagRules.addTagRule,

@@ -1,12 +1,10 @@
-import { ANONYMOUS, type Action, type Identity, type PatternActions } from '../auth/identity.ts'
+import type { Action, PatternActions } from '../auth/identity.ts'
 import { patternFault } from '../oci/repository-pattern.ts'
-import type { Decision } from '../auth/policy.ts'
 import type { Transaction } from '../metadata/database.ts'
 import * as rows from '../metadata/grants.ts'
 import { findGroup } from '../metadata/groups.ts'
 import { findPrincipal } from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
-import { parseName } from '../oci/name.ts'
 import {
   type Actor,
   type AdministrationContext,
@@ -15,7 +13,6 @@ import {
   record,
   requireAdmin,
 } from './actor.ts'
-import { explain } from './grants.ts'
 import { found } from './names.ts'
 import { type Page, type PageRequest, idOf, pageOf } from './page.ts'
 
@@ -133,25 +130,4 @@ export async function removeGrant(context: AdministrationContext, actor: Actor, 
     const { subject, pattern, actions } = grant
     await record(tx, actor, 'grant.remove', { grant: grant.id, subject, pattern, actions })
   })
-}
-
-/**
- * Whether a principal (or everyone, without a name) may do an action on a repository, and which grant decides. A
- * principal may ask about itself, and who administers the repository about everybody. @throws RegistryError DENIED, NOT_FOUND, NAME_INVALID.
- */
-export async function explainAccess(
-  context: AdministrationContext,
-  actor: Actor,
-  question: { readonly principal?: string; readonly action: Action; readonly repository: string },
-): Promise<Decision> {
-  const { db } = context
-  const name = parseName(question.repository)
-  if (context.isOpen) return { allowed: true, reason: 'logins are off (auth.mode): everybody may do everything' }
-  const row = question.principal === undefined ? undefined : await findPrincipal(db, question.principal)
-  if (row === undefined || row.id !== actor.identity.principalId) await requireAdmin(db, actor, [name])
-  if (question.principal === undefined) return await explain(db, ANONYMOUS, question.action, name)
-  const principal = found(row, `principal ${question.principal}`)
-  if (!principal.active) return { allowed: false, reason: `${principal.name} is disabled or has expired` }
-  const identity: Identity = { kind: principal.kind, name: principal.name, principalId: principal.id }
-  return await explain(db, identity, question.action, name)
 }

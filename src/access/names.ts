@@ -14,7 +14,7 @@ export function checkName(name: string, what: string): string {
 }
 
 /** What the command line and grants call everyone: no user may be confused with them. */
-const RESERVED = new Set(['everyone', 'everyone-logged-in'])
+const RESERVED = new Set(['everyone', 'everyone-logged-in', 'anonymous'])
 
 /** A name of a user. @throws RegistryError INVALID where its grammar is wrong or it means somebody else. */
 export function checkUserName(name: string): string {

@@ -71,7 +71,7 @@ export async function rotateRobot(
     const principal = found(await rows.findPrincipal(tx, name), name)
     const token = found(await findAccessToken(tx, principal.id, TOKEN), `token of ${name}`)
     const made = await replaceSecret(tx, token, 'robot', robot.overlapMs)
-    await record(tx, actor, 'robot.rotate', { robot: name, overlapMs: robot.overlapMs })
+    await record(tx, actor, 'robot.rotate', { robot: name, overlapSeconds: robot.overlapMs / 1000 })
     return { secret: made, principalId: principal.id }
   })
   context.onPrincipalChanged(principalId)

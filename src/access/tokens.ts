@@ -89,7 +89,11 @@ export async function rotateToken(
   const secret = await context.db.transaction(async tx => {
     const row = found(await rows.findAccessToken(tx, owner.id, token.name), `token ${token.name}`)
     const made = await replaceSecret(tx, row, 'pat', token.overlapMs)
-    await record(tx, actor, 'token.rotate', { user: owner.name, token: token.name, overlapMs: token.overlapMs })
+    await record(tx, actor, 'token.rotate', {
+      user: owner.name,
+      token: token.name,
+      overlapSeconds: token.overlapMs / 1000,
+    })
     return made
   })
   context.onPrincipalChanged(owner.id)

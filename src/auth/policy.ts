@@ -30,14 +30,19 @@ export function implies(has: readonly Action[], action: Action): boolean {
  */
 export function decide(identity: Identity, grants: readonly Grant[], action: Action, name: string): Decision {
   if (identity.kind === 'local') return { allowed: true, reason: 'the local administrator may do everything' }
+  const decision = decideFor(subjectText(identity), grants, action, name)
+  if (decision.allowed && !isInScopes(identity, action, name)) {
+    return { ...decision, allowed: false, reason: `the token that was shown is not scoped to ${action} on ${name}` }
+  }
+  return decision
+}
+
+/** Whether one of `grants` allows `action` on the repository `name`. `who` is whom they apply to, for people. Pure. */
+export function decideFor(who: string, grants: readonly Grant[], action: Action, name: string): Decision {
   const grant = grants.find(candidate => matchesPattern(candidate.pattern, name) && implies(candidate.actions, action))
-  if (grant === undefined) {
-    return { allowed: false, reason: `no grant to ${subjectText(identity)} allows ${action} on ${name}` }
-  }
-  if (!isInScopes(identity, action, name)) {
-    return { allowed: false, grant, reason: `the token that was shown is not scoped to ${action} on ${name}` }
-  }
-  return { allowed: true, grant, reason: `grant ${grant.id} (${grantText(grant)}) allows it` }
+  return grant === undefined
+    ? { allowed: false, reason: `no grant to ${who} allows ${action} on ${name}` }
+    : { allowed: true, grant, reason: `grant ${grant.id} (${grantText(grant)}) allows it` }
 }
 
 /** Whether `identity` may manage access to everything `pattern` names. Pure. */

@@ -153,7 +153,7 @@ export function whole(text: string, what: string): number {
 }
 
 /** To whom is granted, as people write it. */
-export function subject(text: string): object {
+export function subject(text: string): { readonly kind: string; readonly name?: string } {
   if (text === 'everyone') return { kind: 'anonymous' }
   if (text === 'everyone-logged-in') return { kind: 'authenticated' }
   return text.startsWith('group:') ? { kind: 'group', name: text.slice(6) } : { kind: 'principal', name: text }

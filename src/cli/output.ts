@@ -23,10 +23,16 @@ function heading(column: string): string {
     .toUpperCase()
 }
 
+/** What says of itself what it is. */
+const PLAIN = new Set(['kind', 'name', 'pattern', 'actions'])
+
 function cell(value: unknown): string {
   if (value === null || value === undefined || value === '') return '-'
   if (Array.isArray(value)) return value.map(cell).join(',')
-  if (typeof value === 'object') return Object.values(value).map(cell).join(' ')
+  if (typeof value === 'object') {
+    const parts = Object.entries(value).map(([key, part]) => (PLAIN.has(key) ? cell(part) : `${key}=${cell(part)}`))
+    return parts.join(' ')
+  }
   const text = typeof value === 'string' ? value : JSON.stringify(value)
   // Times to the second are enough for people.
   return /^\d{4}-\d\d-\d\dT/.test(text) ? text.replace(/\.\d+Z$/, 'Z') : text.replaceAll(/[\p{Cc}]/gu, '?')

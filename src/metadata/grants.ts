@@ -34,6 +34,14 @@ export async function grantsOf(db: Queryable, principalId: number | undefined): 
   )
 }
 
+/** Everything that whoever logged in may by a group, or without one: what was granted to it, to everyone who logged in, and to everyone. */
+export async function grantsOfGroup(db: Queryable, groupId: number | undefined): Promise<readonly GrantRow[]> {
+  return await db.query<GrantRow>(
+    `${SELECT} where g.subject in ('anonymous', 'authenticated') or g.group_id = $1 order by g.id`,
+    [groupId ?? null],
+  )
+}
+
 /** Grants after `lastId`, in the order they were made; only those of one principal or group where one is named. */
 export async function listGrants(
   db: Queryable,

@@ -112,6 +112,52 @@ void suite('words of the berth command', () => {
     assert.equal(await login('heidi', PASSWORD), 200)
   })
 
+  test('an action that is none is told in words of people, with those that are', async () => {
+    const { code, stderr } = await local(['grant', 'add', 'everyone', 'pul', '**'])
+    assert.equal(code, 1)
+    assert.equal(stderr, 'berth grant: body.actions.0: "pul" is no action: pull, push, delete or admin is\n')
+    const asked = await local(['explain', 'everyone', 'read', 'team/app'])
+    assert.equal(asked.stderr, 'berth explain: query.action: "read" is no action: pull, push, delete or admin is\n')
+  })
+
+  test('explain knows everybody a grant can be given to, and robots with and without their prefix', async () => {
+    const { administer } = server
+    await administer('POST', '/groups', { name: 'judges' })
+    const grants = [
+      [{ kind: 'group', name: 'judges' }, 'delete'],
+      [{ kind: 'authenticated' }, 'push'],
+      [{ kind: 'anonymous' }, 'pull'],
+    ] as const
+    for (const [subject, action] of grants) {
+      await administer('POST', '/grants', { subject, pattern: 'court/app', actions: [action] })
+    }
+    await administer('POST', '/robots', { name: 'clerk', grants: [{ pattern: 'court/**', actions: ['delete'] }] })
+    const may = async (who: string, action: string): Promise<string> => {
+      const { code, stdout, stderr } = await local(['explain', who, action, 'court/app'])
+      assert.equal(code, 0, stderr)
+      return stdout
+    }
+    assert.match(await may('group:judges', 'delete'), /^yes: .* to group judges\) allows it/)
+    assert.match(await may('group:judges', 'push'), /^yes: .* to everyone who logged in\)/)
+    assert.match(await may('group:judges', 'admin'), /^no: no grant to group judges allows admin/)
+    assert.match(await may('everyone-logged-in', 'push'), /^yes: /)
+    assert.match(await may('everyone-logged-in', 'delete'), /^no: no grant to everyone who logged in allows delete/)
+    for (const who of ['anonymous', 'everyone']) {
+      assert.match(await may(who, 'pull'), /^yes: /)
+      assert.match(await may(who, 'push'), /^no: no grant to everyone allows push/)
+    }
+    for (const who of ['robot+clerk', 'clerk']) assert.match(await may(who, 'delete'), /^yes: .* to robot\+clerk\)/)
+    const nobody = await local(['explain', 'group:none', 'pull', 'court/app'])
+    assert.equal(nobody.stderr, 'berth explain: there is no group none\n')
+  })
+
+  test('the audit says of each detail what it is, and times with their unit', async () => {
+    await server.administer('POST', '/robots', { name: 'turner', grants: [{ pattern: 'a/b', actions: ['pull'] }] })
+    assert.equal((await local(['robot', 'rotate', 'turner', '--overlap', '90m'])).code, 0)
+    const { stdout } = await local(['audit', 'list', '--kind', 'robot.rotate'])
+    assert.match(stdout, / robot=robot\+turner overlapSeconds=5400\n/)
+  })
+
   test('every command is told by help, of the program and of its noun', async () => {
     const { stdout } = await berth(['help'])
     for (const noun of ['user', 'repository', 'manifest', 'tag', 'undelete', 'tag-rule', 'audit', 'explain']) {

@@ -69,11 +69,10 @@ export const auditVerbs: Verbs = {
 export const explainVerbs: Verbs = {
   '': {
     usage: 'WHO ACTION REPOSITORY',
-    about: 'whether WHO (or everyone) may do ACTION, and which grant decides',
+    about: 'whether WHO (as in a grant, or anonymous) may do ACTION, and which grant decides',
     async run(api, [who, action, repository]) {
-      const asked = need(who, 'WHO') === 'everyone' ? {} : { principal: need(who, 'WHO') }
       const query = new URLSearchParams({
-        ...asked,
+        ...asked(need(who, 'WHO')),
         action: need(action, 'ACTION'),
         repository: need(repository, 'REPOSITORY'),
       })
@@ -82,4 +81,10 @@ export const explainVerbs: Verbs = {
       return done(`${verdict}: ${String(decision['reason'])}`, decision)
     },
   },
+}
+
+/** About whom `explain` asks, as people write it. */
+function asked(who: string): Record<string, string> {
+  const { kind, name } = who === 'anonymous' ? subject('everyone') : subject(who)
+  return kind === 'principal' || kind === 'group' ? { [kind]: name ?? '' } : { everyone: kind }
 }

@@ -1,8 +1,23 @@
 import { z } from 'zod'
 import type { Administration } from '../../access/administration.ts'
-import { ACTIONS } from '../../auth/identity.ts'
+import type { GrantSubject } from '../../access/grant-admin.ts'
+import { RegistryError } from '../../oci/errors.ts'
 import { type Endpoint, endpoint, listEndpoint, pageQuery } from './endpoint.ts'
 import * as schemas from './schemas.ts'
+
+/** About whom a question is. @throws RegistryError INVALID where more than one is named. */
+function askedOf(query: {
+  readonly principal?: string | undefined
+  readonly group?: string | undefined
+  readonly everyone?: 'anonymous' | 'authenticated' | undefined
+}): GrantSubject {
+  const { principal, group, everyone } = query
+  if ([principal, group, everyone].filter(one => one !== undefined).length > 1) {
+    throw new RegistryError('INVALID', { message: 'name one of principal, group and everyone' })
+  }
+  if (principal !== undefined) return { kind: 'principal', name: principal }
+  return group === undefined ? { kind: everyone ?? 'anonymous' } : { kind: 'group', name: group }
+}
 
 /** Grants, what they amount to, signing keys and the audit. */
 export function accessEndpoints(admin: Administration): Endpoint[] {
@@ -42,15 +57,23 @@ export function accessEndpoints(admin: Administration): Endpoint[] {
       path: '/explain',
       summary: 'Whether somebody may do an action on a repository, and which grant decides',
       query: z.strictObject({
-        principal: z.string().max(110).optional().describe('Everyone, without it'),
-        action: z.enum(ACTIONS),
+        principal: z.string().max(110).optional().describe('A user, robot or CI identity'),
+        group: z.string().max(110).optional().describe('A group, instead of a principal'),
+        everyone: z
+          .enum(['anonymous', 'authenticated'], 'must be anonymous or authenticated')
+          .optional()
+          .describe('Everyone, or everyone who logged in, instead of a principal; anonymous where nobody is named'),
+        action: schemas.OneAction,
         repository: z.string().max(300),
       }),
       answer: schemas.Decision,
       handle: async ({ actor, query }) => {
-        const { principal, action, repository } = query
-        const question = { action, repository, ...(principal === undefined ? {} : { principal }) }
-        const { allowed, reason, grant } = await admin.explainAccess(actor, question)
+        const { action, repository } = query
+        const { allowed, reason, grant } = await admin.explainAccess(actor, {
+          subject: askedOf(query),
+          action,
+          repository,
+        })
         if (grant === undefined) return { allowed, reason }
         const { id, subject: kind, subjectName: name, pattern, actions } = grant
         return {

@@ -3,6 +3,10 @@ import { ACTIONS } from '../../auth/identity.ts'
 
 // What the API takes and gives. The OpenAPI document is made of these, so each says what it is for.
 
+function quoted(input: unknown): string {
+  return (JSON.stringify(input) ?? 'nothing').slice(0, 100)
+}
+
 export const Name = z.string().min(1).max(110).describe('A name: a-z 0-9 . _ @ -, beginning with a letter or digit')
 export const Time = z.iso.datetime({ offset: true }).describe('A time, RFC 3339')
 export const Pattern = z
@@ -10,10 +14,12 @@ export const Pattern = z
   .min(1)
   .max(255)
   .describe('A repository name in which * stands for a part of a component and ** for any number of components')
+const ACTION_NAMES = `${ACTIONS.slice(0, -1).join(', ')} or ${ACTIONS.at(-1)}`
+export const OneAction = z.enum(ACTIONS, { error: ({ input }) => `${quoted(input)} is no action: ${ACTION_NAMES} is` })
 export const Actions = z
-  .array(z.enum(ACTIONS))
-  .min(1)
-  .max(ACTIONS.length)
+  .array(OneAction, `must be a list of actions: ${ACTION_NAMES}`)
+  .min(1, `must name an action: ${ACTION_NAMES}`)
+  .max(ACTIONS.length, 'must name each action once')
   .describe('push includes pull, admin includes everything')
 export const PatternActionsList = z.array(z.strictObject({ pattern: Pattern, actions: Actions })).max(100)
 export const Secret = z.string().describe('Shown this once')
@@ -39,12 +45,16 @@ export const Principal = z.object({
 })
 
 export const Subject = z
-  .discriminatedUnion('kind', [
-    z.strictObject({ kind: z.literal('principal'), name: z.string().min(1).max(110) }),
-    z.strictObject({ kind: z.literal('group'), name: Name }),
-    z.strictObject({ kind: z.literal('authenticated') }),
-    z.strictObject({ kind: z.literal('anonymous') }),
-  ])
+  .discriminatedUnion(
+    'kind',
+    [
+      z.strictObject({ kind: z.literal('principal'), name: z.string().min(1).max(110) }),
+      z.strictObject({ kind: z.literal('group'), name: Name }),
+      z.strictObject({ kind: z.literal('authenticated') }),
+      z.strictObject({ kind: z.literal('anonymous') }),
+    ],
+    'must be a principal or group with its name, or authenticated, or anonymous',
+  )
   .describe('To whom: a user, robot or CI identity, a group, everyone who logged in, or everyone')
 
 export const Grant = z.object({
