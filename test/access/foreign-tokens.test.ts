@@ -62,6 +62,10 @@ void suite('a token of another issuer, by certificates (distribution, registry/a
     assert.match(libtrustId, /^(?:[A-Z2-7]{4}:){11}[A-Z2-7]{4}$/)
   })
 
+  test('may be made for others besides: aud is a list (RFC 7519 section 4.1.3)', async () => {
+    assert.ok(await judge(tokens, sign(signer.key, { kid: libtrustId }, { aud: ['other.example', AUDIENCE] })))
+  })
+
   test('brings its certificate, which leads to one that is trusted: by x5c, also within jwk (RFC 7515 section 4.1)', async () => {
     const onlyRoot = verifier(readRootBundle(authority.cert))
     const x5c = [x5cOf(signer), x5cOf(between)]
