@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
+import bcrypt from 'bcrypt'
 import { hashPassword, verifyPassword } from '../../src/auth/passwords.ts'
 
 const PASSWORD = 'correct horse battery staple'
@@ -20,15 +21,20 @@ test('what is no hash of ours is right for nothing', async () => {
 })
 
 /** Hashes run on the same few threads as the reading of files: logins must not hold up pulls. */
-test('a file is read while many passwords wait for their turn', async () => {
-  const hash = await hashPassword(PASSWORD)
-  let verified = 0
-  const logins = Array.from({ length: 32 }, async (_, index) => {
-    await verifyPassword(`guess ${index}`, hash)
-    verified += 1
+for (const [kind, makeHash] of [
+  ['scrypt', () => hashPassword(PASSWORD)],
+  ['bcrypt', () => bcrypt.hash(PASSWORD, 10)],
+] as const) {
+  test(`a file is read while many passwords wait for their turn, by ${kind}`, async () => {
+    const hash = await makeHash()
+    let verified = 0
+    const logins = Array.from({ length: 32 }, async (_, index) => {
+      await verifyPassword(`guess ${index}`, hash)
+      verified += 1
+    })
+    await readFile(import.meta.filename)
+    const verifiedBefore = verified
+    await Promise.all(logins)
+    assert.ok(verifiedBefore < 16, `${verifiedBefore} passwords were verified before the file was read`)
   })
-  await readFile(import.meta.filename)
-  const verifiedBefore = verified
-  await Promise.all(logins)
-  assert.ok(verifiedBefore < 16, `${verifiedBefore} passwords were verified before the file was read`)
-})
+}
