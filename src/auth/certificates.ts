@@ -12,17 +12,18 @@ export function readBundle(pem: string): readonly X509Certificate[] {
 }
 
 /**
- * The public key of a token's signer by the chain in its `x5c` (RFC 7515 section 4.1.6: the signer's first): one of
- * `roots`, or issued by one of them, directly or through others of the chain, all of them in time. As in Distribution no
+ * The public key of a token's signer by the chain in its `x5c` (RFC 7515 section 4.1.6: the signer's first, then
+ * each the issuer of the one before): one of `roots`, or issued by one of them, directly or through the others, all in time. As in Distribution no
  * key usage is asked for, and revocation lists are not looked at.
  * @param now milliseconds since 1970
  * @throws TokenRefused
  */
 export function certifiedKey(x5c: unknown, roots: readonly X509Certificate[], now: number): KeyObject {
   if (!Array.isArray(x5c) || x5c.length > MAX_CHAIN) throw new TokenRefused('its certificates (x5c) cannot be read')
-  const [leaf, ...others] = (x5c as unknown[]).map(readCertificate)
+  const chain = (x5c as unknown[]).map(readCertificate)
+  const [leaf] = chain
   if (leaf === undefined) throw new TokenRefused('its certificates (x5c) cannot be read')
-  if (!isTrusted(leaf, others, roots, now)) {
+  if (!isTrusted(chain, roots, now)) {
     throw new TokenRefused('its certificate (x5c) does not come from one of rootCertBundle, or is not in time')
   }
   return leaf.publicKey
@@ -39,18 +40,16 @@ function readCertificate(text: unknown): X509Certificate {
   throw new TokenRefused('its certificates (x5c) cannot be read')
 }
 
-function isTrusted(
-  certificate: X509Certificate,
-  others: readonly X509Certificate[],
-  roots: readonly X509Certificate[],
-  now: number,
-): boolean {
-  if (!isInTime(certificate, now)) return false
-  if (roots.some(root => root.raw.equals(certificate.raw))) return true
-  if (roots.some(root => isInTime(root, now) && isIssuedBy(certificate, root))) return true
-  return others.some(
-    (next, index) => isIssuedBy(certificate, next) && isTrusted(next, others.toSpliced(index, 1), roots, now),
-  )
+/** Follows the chain in its order; each certificate is looked at once, whatever a stranger puts into it. */
+function isTrusted(chain: readonly X509Certificate[], roots: readonly X509Certificate[], now: number): boolean {
+  for (const [index, certificate] of chain.entries()) {
+    if (!isInTime(certificate, now)) return false
+    if (roots.some(root => root.raw.equals(certificate.raw))) return true
+    if (roots.some(root => isInTime(root, now) && isIssuedBy(certificate, root))) return true
+    const next = chain[index + 1]
+    if (next === undefined || !isIssuedBy(certificate, next)) return false
+  }
+  return false
 }
 
 function isInTime(certificate: X509Certificate, now: number): boolean {

@@ -82,6 +82,11 @@ void suite('a token of another issuer, by certificates (distribution, registry/a
     ['of an authority of the same name', strangers.key, [x5cOf(strangers), x5cOf(stranger)]],
     ['issued by a certificate that may not issue any', leafAsAuthority.key, [x5cOf(leafAsAuthority), x5cOf(signer)]],
     ['that is over', over.key, [x5cOf(over)]],
+    [
+      'with what leads to a trusted one in another order',
+      signer.key,
+      [x5cOf(signer), x5cOf(authority), x5cOf(between)],
+    ],
     ['without what leads to a trusted one', signer.key, [x5cOf(signer)]],
     ['that is none', signer.key, ['AAAA']],
     ['that is no text', signer.key, [{}]],
