@@ -292,6 +292,11 @@ function checkTogether(get: <P extends SettingPath>(path: P) => ValueOf<P> | und
       message: `${host} can be reached from other machines and nobody has to log in: set BERTH_AUTH_MODE=token to require logins, or say that everybody may do everything with BERTH_AUTH_MODE=open`,
     })
   }
+  for (const path of ['auth.htpasswd', 'auth.issuers', 'auth.realm'] as const) {
+    if (get(path) !== undefined && get('auth.mode') !== 'token') {
+      faults.push({ path, message: 'needs auth.mode=token: as it is, nobody has to log in' })
+    }
+  }
   if ((get('tls.cert') === undefined) !== (get('tls.key') === undefined)) {
     const missing = get('tls.cert') === undefined ? 'tls.cert' : 'tls.key'
     faults.push({ path: missing, message: 'is missing: tls.cert and tls.key go together' })

@@ -158,6 +158,25 @@ void describe('faults', () => {
   })
 })
 
+void describe('who logs in', () => {
+  void it('is never set for a registry that asks nobody to', () => {
+    const settings = {
+      BERTH_AUTH_HTPASSWD: import.meta.filename,
+      BERTH_AUTH_REALM: 'https://auth.example/token',
+      BERTH_AUTH_ISSUERS: '[{"issuer":"a","jwksUrl":"https://auth.example/keys"}]',
+    }
+    const paths = ['auth.htpasswd', 'auth.issuers', 'auth.realm']
+    for (const mode of ['', 'open']) {
+      const faults = faultsOf({ ...settings, BERTH_AUTH_MODE: mode })
+      assert.deepEqual(
+        faults.map(fault => fault.path),
+        paths,
+      )
+    }
+    assert.deepEqual(faultsOf({ ...settings, BERTH_AUTH_MODE: 'token' }), [])
+  })
+})
+
 void describe('listening beyond loopback', () => {
   void it('is refused unless it is said that nobody has to log in', () => {
     for (const BERTH_HTTP_HOST of ['0.0.0.0', '::', '10.0.0.1', 'registry.example', '::ffff:10.0.0.1', '127.1']) {
