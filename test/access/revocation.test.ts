@@ -69,6 +69,22 @@ void suite('what is taken back is over', () => {
     assert.equal(await statusBy(basic(name, PASSWORD)), 202)
   })
 
+  test('who left a group has what it was granted no more, also after logging in again (CVE-2025-23208)', async () => {
+    const name = `user${(count += 1)}`
+    const { administer } = server
+    await administer('POST', '/users', { name, password: PASSWORD })
+    await administer('POST', '/groups', { name: 'pushers' })
+    const subject = { kind: 'group', name: 'pushers' }
+    await administer('POST', '/grants', { subject, pattern: 'team/app', actions: ['push'] })
+    const byToken = async (): Promise<number> =>
+      await statusBy(`Bearer ${await fetchToken(server.url, [SCOPE], basic(name, PASSWORD))}`)
+    const ways = async (): Promise<number[]> => [await statusBy(basic(name, PASSWORD)), await byToken()]
+    await administer('PUT', `/groups/pushers/members/${name}`)
+    assert.deepEqual(await ways(), [202, 202])
+    await administer('DELETE', `/groups/pushers/members/${name}`)
+    assert.deepEqual(await ways(), [401, 401])
+  })
+
   test('a rotated secret works beside the former one, and the one before that is refused', async () => {
     const grants = [{ pattern: 'team/app', actions: ['push'] }]
     const { name, secret: first } = await server.administer('POST', '/robots', { name: 'rotates', grants })
