@@ -68,6 +68,8 @@ export interface Config {
     readonly requireBlobs: boolean
     readonly requireChildren: boolean
     readonly allowChildDelete: boolean
+    readonly pullCountMs: number
+    readonly pullsIgnoredOf: readonly string[]
   }
   readonly mirror: {
     readonly upstreams: readonly MirrorConfig[]
@@ -189,6 +191,8 @@ export function loadConfig(env: Environment, cwd: string): Config {
       requireBlobs: get('registry.requireBlobs'),
       requireChildren: get('registry.requireChildren'),
       allowChildDelete: get('registry.allowChildDelete'),
+      pullCountMs: get('registry.pullCountInterval'),
+      pullsIgnoredOf: get('registry.pullsIgnoredOf') ?? [],
     },
     mirror: {
       upstreams: mirrors,

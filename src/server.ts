@@ -10,6 +10,7 @@ import { openContentStorage } from './content-storage.ts'
 import { drainRepositories } from './gc/drain.ts'
 import { expireUploads } from './gc/expire-uploads.ts'
 import { pruneEvents } from './gc/prune-events.ts'
+import { prunePullCounts } from './gc/prune-pulls.ts'
 import { pruneTagHistory } from './gc/prune-tag-history.ts'
 import { type SweepOptions, sweep } from './gc/sweep.ts'
 import { listen } from './http-server.ts'
@@ -26,6 +27,7 @@ import { type Metrics, createMetrics } from './metrics/metrics.ts'
 import type { RefusalObserver } from './middleware/refusals.ts'
 import type { RequestRecord } from './middleware/request-log.ts'
 import type { RegistryContext } from './registry/context.ts'
+import { PullCounts } from './registry/pull-counts.ts'
 import { createRegistry } from './registry/registry.ts'
 import { openMirrors } from './mirroring.ts'
 import type { Stores } from './storage/stores.ts'
@@ -59,7 +61,8 @@ export async function serve(config: Config): Promise<RunningServer> {
     const metrics = createMetrics(VERSION)
     const db = meteredDatabase(await openIndex(config, log, opened), metrics)
     const content = await openContentStorage(config, db, metrics, log, opened)
-    const context = registryContext(config, db, content.stores)
+    const pulls = openPullCounts(config, db, log, opened)
+    const context = { ...registryContext(config, db, content.stores), pulls }
     const own = meteredRegistry(createRegistry(context), metrics)
     const accessControl = await openAccessControl(config, db, content.control, log, opened)
     const { access, administration } = accessControl
@@ -136,6 +139,14 @@ async function openIndex(config: Config, log: Log, opened: AsyncDisposableStack)
   return db
 }
 
+/** Counts pulls; what is left is written when everything that could be pulled from is closed. */
+function openPullCounts(config: Config, db: Database, log: Log, opened: AsyncDisposableStack): PullCounts {
+  const { pullCountMs: flushMs, pullsIgnoredOf: ignored } = config.registry
+  const pulls = new PullCounts(db, { flushMs, ignored, onError: err => log.warn({ err }, 'pulls were not counted') })
+  opened.defer(() => pulls.flush())
+  return pulls
+}
+
 function registryContext(config: Config, db: Database, stores: Stores): RegistryContext {
   const { requireBlobs, requireChildren, allowChildDelete } = config.registry
   return { db, stores, lifetimes: config.registry, requireBlobs, requireChildren, allowChildDelete }
@@ -180,6 +191,7 @@ function backgroundJobs(config: Config, db: Database): Job[] {
       run: signal =>
         drainRepositories(db, config.registry.deleteGraceMs, () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
     },
+    { name: 'prune pull counts', everyMs: 6 * 60 * MINUTE_MS, run: signal => prunePullCounts(db, signal) },
     {
       name: 'prune events',
       everyMs: 10 * MINUTE_MS,

@@ -55,13 +55,25 @@ export const truth = z.union(
 export const text = z.string('must be text').min(1, { error: 'must not be empty', abort: true })
 export const origin = text.regex(/^https?:\/\/[^/?#]+\/?$/, 'must be like https://s3.example.com:9000, without a path')
 
-/** A list of addresses and networks, as text with commas or as a list. */
-export const networks = z
-  .union([z.string(), z.array(z.string())], 'must be addresses or networks such as 10.0.0.0/8')
-  .transform(value =>
-    (typeof value === 'string' ? value.split(',') : value).map(one => one.trim()).filter(one => one !== ''),
-  )
-  .refine(list => list.every(isNetwork), 'must be addresses or networks such as 10.0.0.0/8')
+/** A list, as text with commas or as a list. */
+const list = (valid: string) =>
+  z
+    .union([z.string(), z.array(z.string())], valid)
+    .transform(value =>
+      (typeof value === 'string' ? value.split(',') : value).map(one => one.trim()).filter(one => one !== ''),
+    )
+
+/** Names of users, robots and CI identities. */
+export const names = list('must be names such as robot+scanner').refine(
+  all => all.every(name => /^(?:(?:robot|ci)\+)?[a-z0-9][a-z0-9._@-]*$/.test(name)),
+  'must be names of users, or such as robot+scanner and ci+web',
+)
+
+/** Addresses and networks. */
+export const networks = list('must be addresses or networks such as 10.0.0.0/8').refine(
+  all => all.every(isNetwork),
+  'must be addresses or networks such as 10.0.0.0/8',
+)
 
 const httpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL such as https://auth.example/keys' })
 const issuer = z

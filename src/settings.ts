@@ -1,7 +1,7 @@
 import { BlockList, isIP } from 'node:net'
 import { z } from 'zod'
 import { upstreams } from './mirror-settings.ts'
-import { duration, EVER, issuers, networks, origin, port, size, text, truth, whole } from './setting-values.ts'
+import { duration, EVER, issuers, names, networks, origin, port, size, text, truth, whole } from './setting-values.ts'
 
 /** A setting: how it is read, what it is without being set, and what a person is told about it. */
 interface Setting {
@@ -246,6 +246,17 @@ export const SETTINGS = {
     schema: truth,
     initial: false,
     about: 'Allow deleting a manifest that an index names.',
+  },
+  'registry.pullCountInterval': {
+    schema: duration('100ms', '1h'),
+    initial: '10s',
+    about: 'How often counted pulls are written; a process that dies loses what it counted since.',
+  },
+  'registry.pullsIgnoredOf': {
+    schema: names.optional(),
+    initial: undefined,
+    about:
+      'Users, robots and CI identities, separated by commas, whose pulls are not counted, such as a scanner: robot+scanner.',
   },
   'mirror.upstreams': {
     schema: upstreams.optional(),

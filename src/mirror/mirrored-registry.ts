@@ -32,6 +32,7 @@ export function createMirroredRegistry({ mirrors, own, copies, manifests, blobs 
       return await manifests.stat(mirror, name, reference, caller)
     },
     readManifest: manifest => own.readManifest(manifest),
+    countPull: (...args) => own.countPull(...args),
     statBlob: async (name, digest, caller) => {
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.statBlob(name, digest, caller)

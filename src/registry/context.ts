@@ -1,6 +1,7 @@
 import { RegistryError } from '../oci/errors.ts'
 import type { Database } from '../metadata/database.ts'
 import type { Stores } from '../storage/stores.ts'
+import type { PullCounts } from './pull-counts.ts'
 
 /** How long the rules let things live, all in milliseconds. */
 export interface Lifetimes {
@@ -22,6 +23,8 @@ export interface RegistryContext {
   /** Where bytes lie: rows name the store, new content goes to the first. */
   readonly stores: Stores
   readonly lifetimes: Lifetimes
+  /** Counts what is pulled; absent where nobody wants to know. */
+  readonly pulls?: PullCounts
   /** Whether a manifest that names a blob which is absent is refused. */
   readonly requireBlobs: boolean
   /** Whether an index that names a manifest which is absent is refused. */

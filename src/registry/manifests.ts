@@ -17,6 +17,7 @@ import { openTagGuard } from './tag-guard.ts'
 /** A visible manifest. `size` in bytes. */
 export interface ManifestInfo {
   readonly id: number
+  readonly repositoryId: number
   readonly digest: Digest
   readonly mediaType: string
   readonly size: number
@@ -54,7 +55,8 @@ export async function statManifest(
       !caller.mayPush ||
       row.leased ||
       (await context.db.transaction(tx => manifests.renewManifest(tx, row.id, leaseMs)))
-    if (promised) return { id: row.id, digest: row.digest, mediaType: row.media_type, size: row.size }
+    const { id, repository_id: repositoryId, digest, media_type: mediaType, size } = row
+    if (promised) return { id, repositoryId, digest, mediaType, size }
   }
   throw new RegistryError('MANIFEST_UNKNOWN', {
     detail: { reference: reference.tag ?? reference.digest },

@@ -33,6 +33,7 @@ export interface Registry {
   cancelUpload(target: UploadTarget): Promise<void>
   statManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<manifests.ManifestInfo>
   readManifest(manifest: manifests.ManifestInfo): Promise<Uint8Array>
+  countPull(manifest: manifests.ManifestInfo, reference: Reference, method: string, caller: Caller): void
   pushManifest(push: manifests.ManifestPush, caller: Caller): Promise<manifests.PushedManifest>
   deleteManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<void>
   deleteManifestByAdmin: Bound<typeof deletion.deleteManifestByAdmin>
@@ -74,6 +75,8 @@ export function createRegistry(context: RegistryContext): Registry {
     cancelUpload: target => uploads.cancel(target),
     statManifest: (...args) => manifests.statManifest(context, manifestLookUp, ...args),
     readManifest: manifest => payloads.get(manifest.id, () => manifests.readManifest(context, manifest)),
+    countPull: (manifest, reference, method, { principal }) =>
+      context.pulls?.count(manifest, reference, method, principal),
     pushManifest: (...args) => manifests.pushManifest(context, ...args),
     deleteManifest: (...args) => deletion.deleteManifest(context, ...args),
     deleteManifestByAdmin: (...args) => deletion.deleteManifestByAdmin(context, ...args),

@@ -18,7 +18,10 @@ export function manifestRoutes(
 ): void {
   router.get('/v2/*name/manifests/:reference', gate.repository('pull'), async ctx => {
     const name = nameOf(ctx)
-    const manifest = await registry.statManifest(name, parseReference(paramOf(ctx, 'reference')), callerOf(ctx))
+    const reference = parseReference(paramOf(ctx, 'reference'))
+    const caller = callerOf(ctx)
+    const manifest = await registry.statManifest(name, reference, caller)
+    registry.countPull(manifest, reference, ctx.method, caller)
     ctx.set({ 'Docker-Content-Digest': manifest.digest, ETag: `"${manifest.digest}"` })
     if (manifest.warnings !== undefined) ctx.set('Warning', warningHeaders(manifest.warnings))
     if (noneMatches(ctx.get('If-None-Match'), manifest.digest)) {
