@@ -30,6 +30,7 @@ import type { RegistryContext } from './registry/context.ts'
 import { PullCounts } from './registry/pull-counts.ts'
 import { createRegistry } from './registry/registry.ts'
 import { openMirrors } from './mirroring.ts'
+import { forgetRuns, retain } from './retention/retention.ts'
 import type { Stores } from './storage/stores.ts'
 import type { TlsObserver } from './tls.ts'
 import { VERSION } from './version.ts'
@@ -67,7 +68,13 @@ export async function serve(config: Config): Promise<RunningServer> {
     const accessControl = await openAccessControl(config, db, content.control, log, opened)
     const { access, administration } = accessControl
     const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
-    const allJobs = [...content.jobs, ...backgroundJobs(config, db), ...accessControl.jobs, ...mirrorJobs]
+    const allJobs = [
+      ...content.jobs,
+      ...backgroundJobs(config, db),
+      ...retentionJobs(config, db, pulls),
+      ...accessControl.jobs,
+      ...mirrorJobs,
+    ]
     const jobs = startJobs(allJobs, (job, err) => log.warn({ job, err }, 'job failed'))
     opened.defer(() => jobs.stop())
     const metricsUrl = await serveMetrics(config, metrics, log, opened)
@@ -201,6 +208,22 @@ function backgroundJobs(config: Config, db: Database): Job[] {
       name: 'prune tag history',
       everyMs: 10 * MINUTE_MS,
       run: signal => pruneTagHistory(db, config.registry.tagHistoryRetentionMs, signal),
+    },
+  ]
+}
+
+/** What is kept of runs of retention, for those who ask what became of a tag. */
+const RUNS_KEPT_MS = 90 * 24 * 60 * MINUTE_MS
+
+function retentionJobs(config: Config, db: Database, pulls: PullCounts): Job[] {
+  const context = { db, lifetimes: config.registry, flushPulls: () => pulls.flush() }
+  return [
+    // Often: whoever asks for a plan waits for it.
+    { name: 'retain', everyMs: 2_000, run: signal => retain(context, signal) },
+    {
+      name: 'forget retention runs',
+      everyMs: 60 * MINUTE_MS,
+      run: signal => forgetRuns(context, RUNS_KEPT_MS, signal),
     },
   ]
 }

@@ -82,3 +82,9 @@ export async function repositoryIds(db: Queryable, names: readonly string[]): Pr
   )
   return new Map(rows.map(row => [row.name, row.id]))
 }
+
+/** Holds a repository against deletion to the end of the transaction. False where it is deleted. */
+export async function keepLivingRepository(tx: Transaction, id: number): Promise<boolean> {
+  const rows = await tx.query('select id from repository where id = $1 and deleted_at is null for key share', [id])
+  return rows.length === 1
+}

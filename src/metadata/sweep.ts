@@ -29,7 +29,7 @@ export async function lockExpiredManifests(tx: Transaction, limit: number): Prom
  * What keeps a visible manifest: a tag, an index that names it (also one that was deleted and can come back), or its
  * living subject. Nothing keeps one that was deleted itself.
  */
-const ROOTED = `m.deleted_at is null and (
+export const ROOTED = `m.deleted_at is null and (
   exists (select from tag t where t.repository_id = m.repository_id and t.manifest_id = m.id)
   or exists (select from manifest_child e where e.repository_id = m.repository_id and e.child_digest = m.digest)
   or exists (select from manifest s where s.repository_id = m.repository_id and s.digest = m.subject_digest

@@ -5,10 +5,11 @@ import type { Transaction } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import * as manifests from '../metadata/manifests.ts'
 import { holdExistingRepository } from '../metadata/repositories.ts'
-import { removeTag, removeTagsOf, serialiseTag, tagsOf } from '../metadata/tags.ts'
+import { removeTagsOf, tagsOf } from '../metadata/tags.ts'
 import { recordAct } from './audit.ts'
 import { type AdminCaller, type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type TagGuard, openTagGuard } from './tag-guard.ts'
+import { keptMs, lockTags, removeLockedTag } from './tags.ts'
 
 /**
  * Deletes one tag, or a manifest and every tag on it: distribution-spec, "Deleting tags" and "Deleting Manifests".
@@ -73,14 +74,10 @@ async function removeOneTag(
   deletion: Located & { readonly tag: Tag },
 ): Promise<void> {
   const { repositoryId, tag, caller } = deletion
-  await serialiseTag(tx, repositoryId, tag)
-  await manifests.lockTargets(tx, repositoryId, undefined, [tag])
-  const target = await removeTag(tx, repositoryId, tag, caller.principal)
-  if (target === undefined) throw unknownManifest(deletion.reference)
-  deletion.guard.check(tag, 'deleted')
-  await manifests.unrootManifest(tx, target.manifest_id, keptMs(context))
-  const detail = { tag, digest: target.digest, principal: caller.principal }
-  await insertEvent(tx, 'tag.delete', deletion.name, detail)
+  await lockTags(tx, repositoryId, [tag])
+  const { name: repository, guard } = deletion
+  const target = { repositoryId, repository, name: tag, principal: caller.principal, guard }
+  if ((await removeLockedTag(context, tx, target)) === undefined) throw unknownManifest(deletion.reference)
 }
 
 async function removeManifest(
@@ -103,13 +100,8 @@ async function removeManifest(
   }
   const tags = await removeTagsOf(tx, repositoryId, manifest, caller.principal)
   await manifests.hideManifest(tx, manifest.manifest_id, context.lifetimes.deleteGraceMs)
-  await manifests.unrootDependants(tx, repositoryId, manifest, keptMs(context))
+  await manifests.unrootDependants(tx, repositoryId, manifest, keptMs(context.lifetimes))
   await insertEvent(tx, 'manifest.delete', deletion.name, { digest, tags, principal: caller.principal })
-}
-
-/** How long visible content stays that lost a root by a deletion: it can be brought back, and was untagged as well. */
-function keptMs({ lifetimes }: RegistryContext): number {
-  return Math.max(lifetimes.deleteGraceMs, lifetimes.untaggedRetentionMs)
 }
 
 function unknownManifest(reference: Reference): RegistryError {

@@ -1,6 +1,6 @@
 /** Which tags a rule concerns: a pattern of tags; absent: all. */
 interface OfTags {
-  readonly tags?: string
+  readonly tags?: string | undefined
 }
 
 /** What keeps tags. Durations in seconds. */
@@ -26,7 +26,7 @@ export function parseRule(text: string): KeepRule | undefined {
   if (rule === 'all') return { keep: 'all', ...tags }
   const counted = /^(newest|versions) (\d{1,6})$/.exec(rule)
   if (counted !== null) return { keep: counted[1] as 'newest' | 'versions', count: Number(counted[2]), ...tags }
-  const timed = /^(pushed|pulled) within (\d{1,6})([dhms])$/.exec(rule)
+  const timed = /^(pushed|pulled) within ([1-9]\d{0,5})([dhms])$/.exec(rule)
   if (timed === null) return undefined
   const withinSeconds = Number(timed[2]) * (UNITS[timed[3] ?? ''] ?? 1)
   return { keep: timed[1] as 'pushed' | 'pulled', withinSeconds, ...tags }

@@ -393,6 +393,7 @@ void suite('what a policy does to a repository', () => {
       'newest 10 of',
       'pushed 14d',
       'pushed within 14',
+      'pulled within 0d',
       'all latest',
       'none',
     ]) {

@@ -1,0 +1,52 @@
+import { Cron } from 'croner'
+import type { Database } from '../metadata/database.ts'
+import { lockDuePolicy, setNextRun } from '../metadata/retention-policies.ts'
+import { failRun, hasWaitingRun, insertRun } from '../metadata/retention-runs.ts'
+
+/** Five fields of cron, in a time zone. */
+export interface PolicySchedule {
+  readonly schedule: string
+  /** An IANA name, such as Europe/Berlin. */
+  readonly timeZone: string
+}
+
+/** What is wrong with a schedule, or undefined where it is sound. */
+export function scheduleFault({ schedule, timeZone }: PolicySchedule): string | undefined {
+  try {
+    return nextRun({ schedule, timeZone }, new Date()) === undefined ? 'the schedule names no time to come' : undefined
+  } catch (error) {
+    return `a schedule has five fields of cron, such as "0 3 * * *", and an IANA time zone: ${String(error)}`
+  }
+}
+
+/**
+ * The first time of a schedule after `after`; a time that the change to summer time leaves out is moved behind it, one
+ * that it repeats is taken once. @throws where the schedule is not sound.
+ */
+export function nextRun({ schedule, timeZone }: PolicySchedule, after: Date): Date | undefined {
+  return new Cron(schedule, { timezone: timeZone, mode: '5-part' }).nextRun(after) ?? undefined
+}
+
+/**
+ * Asks for a run of each policy whose time has come: once, however many processes look, because who asks moves the
+ * policy's time in the same transaction. Times that passed while no process ran are made up for by one run; while a run
+ * of the policy is under way there is no other. Answers how many were asked for.
+ */
+export async function startDueRuns(db: Database): Promise<number> {
+  for (let started = 0; ;) {
+    const isDue = await db.transaction(async tx => {
+      const policy = await lockDuePolicy(tx)
+      if (policy === undefined) return undefined
+      const at = { schedule: policy.schedule ?? '', timeZone: policy.time_zone }
+      // A time zone can be gone from the system's data since.
+      const fault = scheduleFault(at)
+      await setNextRun(tx, policy.id, fault === undefined ? nextRun(at, policy.now) : undefined)
+      if (await hasWaitingRun(tx, policy.id)) return false
+      const id = await insertRun(tx, policy, { goal: 'run', isConfirmed: false, askedBy: 'schedule' })
+      if (fault !== undefined) await failRun(tx, { id, epoch: 0 }, fault)
+      return true
+    })
+    if (isDue === undefined) return started
+    if (isDue) started += 1
+  }
+}
