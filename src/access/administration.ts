@@ -6,6 +6,8 @@ import { explainAccess } from './explanation.ts'
 import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
+import * as policies from './retention-policies.ts'
+import * as runs from './retention-runs.ts'
 import * as robots from './robots.ts'
 import * as storage from './storage-admin.ts'
 import * as tagRules from './tag-rule-admin.ts'
@@ -56,6 +58,16 @@ const USE_CASES = {
   getStorageCopy: storage.getStorageCopy,
   stopStorageCopy: storage.stopStorageCopy,
   adoptStorage: storage.adoptStorage,
+  putRetentionPolicy: policies.putRetentionPolicy,
+  listRetentionPolicies: policies.listRetentionPolicies,
+  deleteRetentionPolicy: policies.deleteRetentionPolicy,
+  startRetention: runs.startRetention,
+  confirmRetention: runs.confirmRetention,
+  listRetentionRuns: runs.listRetentionRuns,
+  getRetentionRun: runs.getRetentionRun,
+  listRetentionRepositories: runs.listRetentionRepositories,
+  listRetentionItems: runs.listRetentionItems,
+  listPulls: runs.listPulls,
 } as const
 
 type Bound<F> = F extends (context: AdministrationContext, actor: Actor, ...args: infer A) => infer R

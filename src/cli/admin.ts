@@ -7,11 +7,12 @@ import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/acces
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
 import { manifestVerbs, repositoryVerbs, tagRuleVerbs, tagVerbs, undeleteVerbs } from './commands/content.ts'
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
+import { pullsVerbs, retentionVerbs } from './commands/retention.ts'
 import { storageVerbs } from './commands/storage.ts'
 import { table } from './output.ts'
 import { UsageError } from './usage-error.ts'
 
-/** Every noun of administration with its verbs; `undelete` and `explain` have none. */
+/** Every noun of administration with its verbs; `undelete`, `explain` and `pulls` have none. */
 const COMMANDS: Readonly<Record<string, Verbs>> = {
   user: userVerbs,
   group: groupVerbs,
@@ -28,6 +29,8 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   audit: auditVerbs,
   explain: explainVerbs,
   storage: storageVerbs,
+  retention: retentionVerbs,
+  pulls: pullsVerbs,
 }
 
 /** The commands of administration, a line each. */

@@ -41,6 +41,16 @@ export const OPTIONS = {
   rate: { type: 'string' },
   'dry-run': { type: 'boolean', default: false },
   detach: { type: 'boolean', default: false },
+  repositories: { type: 'string' },
+  tag: { type: 'string', multiple: true },
+  keep: { type: 'string', multiple: true },
+  untagged: { type: 'boolean', default: false },
+  'max-share': { type: 'string' },
+  schedule: { type: 'string' },
+  'time-zone': { type: 'string' },
+  policy: { type: 'string' },
+  yes: { type: 'boolean', default: false },
+  all: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
 

@@ -1,4 +1,4 @@
-import type { Database, Transaction } from './database.ts'
+import type { Database, Queryable, Transaction } from './database.ts'
 
 /** What was pulled how often since the last time that was written. */
 export interface PullCount {
@@ -90,4 +90,19 @@ export async function prunePulls(db: Database, after: PrunedTo, limit: number): 
       manifestId: manifest?.manifest_id ?? after.manifestId,
     }
   })
+}
+
+/** How often tags of a repository were pulled, by name after `last`; the time is null where one was not yet. */
+export async function listTagPulls(
+  db: Queryable,
+  repositoryId: number,
+  last: string,
+  limit: number,
+): Promise<readonly { readonly name: string; readonly pulls: number; readonly last_pulled_at: Date | null }[]> {
+  return await db.query<{ name: string; pulls: number; last_pulled_at: Date | null }>(
+    `select t.name, coalesce(p.pulls, 0) as pulls, p.last_pulled_at
+       from tag t left join tag_pull p on p.repository_id = t.repository_id and p.name = t.name
+      where t.repository_id = $1 and t.name > $2 order by t.name limit $3`,
+    [repositoryId, last, limit],
+  )
 }

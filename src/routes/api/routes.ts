@@ -14,6 +14,7 @@ import { contentEndpoints } from './content.ts'
 import { API_PREFIX, type Endpoint, apiRoutes } from './endpoint.ts'
 import { machineEndpoints } from './machines.ts'
 import { openApiDocument } from './openapi.ts'
+import { retentionEndpoints } from './retention.ts'
 import { storageEndpoints } from './storage.ts'
 import { tagRuleEndpoints } from './tag-rules.ts'
 
@@ -26,6 +27,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...contentEndpoints(admin, registry),
     ...tagRuleEndpoints(admin),
     ...storageEndpoints(admin),
+    ...retentionEndpoints(admin),
   ]
 }
 

@@ -33,6 +33,8 @@ const trustRule = (name: string, pattern: string): object => ({
   grants: pull(pattern),
 })
 
+const policy = (pattern: string): object => ({ pattern, rules: [{ keep: 'newest', count: 10 }] })
+
 // What succeeds changes nothing that another row looks at: names that do not exist, or one for each actor.
 const ROWS: readonly Row[] = [
   { endpoint: 'get /storage', statuses: REGISTRY_ONLY(200) },
@@ -186,6 +188,60 @@ const ROWS: readonly Row[] = [
   { endpoint: 'get /keys', statuses: REGISTRY_ONLY(200) },
   { endpoint: 'post /keys/rotation', body: () => ({}), statuses: REGISTRY_ONLY(204) },
   { endpoint: 'get /audit', statuses: REGISTRY_ONLY(200) },
+  {
+    endpoint: 'put /retention-policies/:name',
+    path: '/retention-policies/inside',
+    body: () => policy('team-a/web'),
+    statuses: TEAM_TOO(200),
+  },
+  {
+    endpoint: 'put /retention-policies/:name',
+    path: '/retention-policies/wide',
+    body: () => policy('team-*/**'),
+    statuses: REGISTRY_ONLY(200),
+  },
+  {
+    endpoint: 'put /retention-policies/:name',
+    path: '/retention-policies/taken',
+    body: () => policy('team-a/web'),
+    statuses: [403, 409, 409, 409, 403, 200, 200],
+  },
+  { endpoint: 'get /retention-policies', statuses: TEAM_TOO(200) },
+  { endpoint: 'delete /retention-policies/:name', statuses: TEAM_TOO(404) },
+  {
+    endpoint: 'delete /retention-policies/:name',
+    path: '/retention-policies/hidden',
+    statuses: [403, 404, 404, 404, 403, 204, 404],
+  },
+  {
+    endpoint: 'post /retention-policies/:name/runs',
+    path: '/retention-policies/inside/runs',
+    body: () => ({ goal: 'plan' }),
+    statuses: TEAM_TOO(201),
+  },
+  {
+    endpoint: 'post /retention-policies/:name/runs',
+    path: '/retention-policies/outside/runs',
+    body: () => ({ goal: 'run', confirmed: true }),
+    statuses: HIDDEN_FROM_TEAM(201),
+  },
+  { endpoint: 'get /retention-runs', statuses: TEAM_TOO(200) },
+  { endpoint: 'get /retention-runs/:id', statuses: TEAM_TOO(404) },
+  // The first run is one of `outside`.
+  { endpoint: 'get /retention-runs/:id', path: '/retention-runs/1', statuses: HIDDEN_FROM_TEAM(200) },
+  {
+    endpoint: 'get /retention-runs/:id/repositories',
+    path: '/retention-runs/1/repositories',
+    statuses: HIDDEN_FROM_TEAM(200),
+  },
+  { endpoint: 'get /retention-runs/:id/items', path: '/retention-runs/1/items', statuses: HIDDEN_FROM_TEAM(200) },
+  {
+    endpoint: 'post /retention-runs/:id/confirmation',
+    path: '/retention-runs/1/confirmation',
+    statuses: HIDDEN_FROM_TEAM(409),
+  },
+  { endpoint: 'get /pulls', path: '/pulls?repository=team-a/web', statuses: TEAM_TOO(404) },
+  { endpoint: 'get /pulls', path: '/pulls?repository=team-b/web', statuses: REGISTRY_ONLY(404) },
 ]
 
 const methodOf = (row: Row): string => (row.endpoint.split(' ')[0] ?? '').toUpperCase()
@@ -208,6 +264,10 @@ void suite('who may administer what (NIST SP 800-53 AC-6, least privilege)', () 
     await secretOf('/robots', { name: 'outside', grants: [...pull('team-a/web'), ...pull('team-b/web')] })
     await administer('POST', '/trust-rules', trustRule('outside', 'team-b/web'))
     await administer('POST', '/tag-rules', { name: 'outside', pattern: 'team-b/web', tags: '*', immutable: true })
+    for (const name of ['outside', 'taken', 'hidden']) {
+      await administer('PUT', `/retention-policies/${name}`, policy('team-b/web'))
+    }
+    assert.deepEqual(await administer('POST', '/retention-policies/outside/runs', { goal: 'run' }), { id: 1 })
     const token = async (name: string, scopes?: object): Promise<string> =>
       `Bearer ${await secretOf('/tokens', { user: 'admin', name, ...(scopes === undefined ? {} : { scopes }) })}`
     credentials.set('plain', basic('plain', PASSWORD))
