@@ -131,6 +131,8 @@ void describe('faults', () => {
     BERTH_REGISTRY_LEASE: ['0h', '-1h', '99999d'],
     BERTH_REGISTRY_UPLOAD_EXPIRY: ['0s'],
     BERTH_REGISTRY_TRASH_GRACE: ['0s'],
+    BERTH_REGISTRY_PULL_COUNT_INTERVAL: ['0s', '2h'],
+    BERTH_REGISTRY_PULLS_IGNORED_OF: ['a scanner', 'robot+', 'group:scanners'],
     BERTH_REGISTRY_MANIFEST_MAX_BYTES: ['0', '1MiB', '-4MiB', '1GiB', '8MB'],
     BERTH_STORAGE_UPLOAD_MEMORY: ['0', '1MiB', '1TiB'],
     BERTH_METRICS_ENABLED: ['yes', '1', 'TRUE'],
