@@ -48,6 +48,16 @@ export async function hasWaitingRun(tx: Transaction, policyId: number): Promise<
   return rows.length > 0
 }
 
+/** Whether a run waits for a worker, or a policy's time has come: one cheap look, because it is taken all the time. */
+export async function isAnythingDue(db: Queryable): Promise<boolean> {
+  const rows = await db.query(
+    `select 1 as one from retention_run where state = 'waiting' and lease_until < clock_timestamp()
+     union all
+     select 1 from retention_policy where next_run_at <= clock_timestamp() limit 1`,
+  )
+  return rows.length > 0
+}
+
 /** Takes the oldest waiting run that nobody works on, for `leaseMs`; its epoch is the worker's. */
 export async function claimRun(tx: Transaction, leaseMs: number): Promise<RunRow | undefined> {
   const rows = await tx.query<RunRow>(

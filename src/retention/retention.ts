@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { pruneRuns } from '../metadata/retention-runs.ts'
+import { isAnythingDue, pruneRuns } from '../metadata/retention-runs.ts'
 import { planRun } from './plan-run.ts'
 import { removePlanned } from './remove-run.ts'
 import { startDueRuns } from './schedule.ts'
@@ -10,6 +10,7 @@ import { type RetentionContext, workOffRun } from './work.ts'
  * processes. Ends by an error when `signal` fires; what is committed stays done, and the rest is gone on with later.
  */
 export async function retain(context: RetentionContext, signal: AbortSignal): Promise<void> {
+  if (!(await isAnythingDue(context.db))) return
   await startDueRuns(context.db)
   while (await workOffRun(context, [planRun, removePlanned], signal)) signal.throwIfAborted()
 }
