@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { type Ended, berth } from '../support/command.ts'
-import { manifestOf, pushBlob, putManifest } from '../support/push.ts'
+import { manifestOf, pushBlob, putManifest, sha256 } from '../support/push.ts'
 import { type TestServer, createDatabase, startServer } from '../support/server.ts'
 
 /** EX_USAGE of sysexits.h. */
@@ -149,11 +149,16 @@ void suite('berth retention', () => {
     for (let pull = 0; pull < 3; pull++) {
       assert.equal((await fetch(`${first.url}/v2/cli/pulled/manifests/v1`)).status, 200)
     }
+    // By tag a HEAD counts as well, by digest it does not.
+    for (const reference of ['v1', sha256(manifestOf(config, []))]) {
+      const { status } = await fetch(`${first.url}/v2/cli/pulled/manifests/${reference}`, { method: 'HEAD' })
+      assert.equal(status, 200)
+    }
     await first.stop()
     const second = await startServer(place)
     const { stdout } = await berth(['pulls', 'cli/pulled'], { cwd: work, env: { BERTH_DATA_DIR: dataDir } })
     await second.stop()
     await database?.drop()
-    assert.match(stdout, /^v1 +3 +\d{4}-/m)
+    assert.match(stdout, /^v1 +4 +\d{4}-/m)
   })
 })
