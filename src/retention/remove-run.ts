@@ -19,8 +19,13 @@ import { loadFacts } from './load.ts'
 import { type Verdict, planRetention } from './plan.ts'
 import type { Policy, RetentionContext, Work } from './work.ts'
 
-/** Tags that one transaction holds still: pushes of these wait for it. */
-const BATCH = 100
+/** Tags that one transaction holds still, at least and at most: pushes of these wait for it. */
+const BATCH = { least: 100, most: 1_000 }
+
+/** Planning a batch again looks at every tag: of many tags, more are removed at a time. */
+function batchOf({ tags }: RunRepositoryRow): number {
+  return Math.min(BATCH.most, Math.max(BATCH.least, Math.floor(tags / 100)))
+}
 
 /**
  * Removes what a run's plan says goes, repository by repository, but for those that are held. Each batch is planned
@@ -32,13 +37,14 @@ export async function removePlanned({ context, run, signal, transaction }: Work)
   for (;;) {
     const repository = await nextRunRepository(context.db, run.id)
     if (repository === undefined) return
+    const batch = batchOf(repository)
     for (let isDone = false; !isDone;) {
       signal.throwIfAborted()
       isDone = await transaction(async (tx, policy) => {
-        const items = await nextItems(tx, run.id, repository.repository_id, BATCH)
+        const items = await nextItems(tx, run.id, repository.repository_id, batch)
         const outcomes = items.length === 0 ? [] : await removeItems(context, tx, policy, repository, items)
         await setOutcomes(tx, run.id, repository.repository_id, outcomes)
-        if (items.length === BATCH) return false
+        if (items.length === batch) return false
         await setRepositoryDone(tx, run.id, repository.repository_id)
         return true
       })

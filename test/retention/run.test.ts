@@ -76,6 +76,23 @@ void suite('retention', () => {
     assert.equal(row?.stays, true)
   })
 
+  test('more tags than one transaction takes are removed batch by batch, and all that stay do', async () => {
+    await push('run/many', 'seed')
+    await db.transaction(
+      async tx =>
+        void (await tx.query(
+          `insert into tag (repository_id, name, manifest_id)
+           select t.repository_id, 'many-' || n, t.manifest_id from generate_series(1, 250) n,
+                  tag t join repository r on r.id = t.repository_id where r.name = 'run/many'`,
+        )),
+    )
+    await age(db, 'run/many', 20)
+    await makePolicy(db, 'many', { pattern: 'run/many', rules: ['all of /many-.*7/', 'all of seed'] })
+    const { state, removed } = await run(db, 'many')
+    assert.deepEqual([state, removed], ['done', 225])
+    assert.equal((await tagsOf(db, 'run/many')).length, 26)
+  })
+
   test('only repositories of the pattern are looked at', async () => {
     await pushOldAndNew('run/in', 1)
     await pushOldAndNew('run/in/deep', 1)
