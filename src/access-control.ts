@@ -11,6 +11,7 @@ import type { Job } from './jobs/schedule.ts'
 import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
 import type { Database } from './metadata/database.ts'
+import type { WorkName } from './metadata/maintenance.ts'
 import { VERSION } from './version.ts'
 
 /** Who may do what, put together from the settings. */
@@ -32,6 +33,7 @@ export async function openAccessControl(
   storage: StorageControl,
   log: Log,
   opened: AsyncDisposableStack,
+  onWorkRequested: (work: WorkName) => void,
 ): Promise<AccessControl> {
   const access = config.auth.mode === 'token' ? await openLogins(config, db, log, opened) : undefined
   if (access?.nobodyAdministers === true) {
@@ -44,6 +46,7 @@ export async function openAccessControl(
     keyLifetimes: keyLifetimes(config),
     onPrincipalChanged: id => access?.states.forget(id),
     onKeysChanged: () => access?.keys.refresh(),
+    onWorkRequested,
   })
   return { access, administration, jobs: access === undefined ? [] : jobsOf(access) }
 }

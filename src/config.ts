@@ -77,6 +77,17 @@ export interface Config {
     readonly patienceMs: number
     readonly blobMaxBytes: number
   }
+  readonly collection: {
+    readonly batch: number
+    readonly pauseMs: number
+    /** Undefined: never. */
+    readonly walkIntervalMs: number | undefined
+  }
+  readonly verification: {
+    /** Undefined: only on request. */
+    readonly intervalMs: number | undefined
+    readonly bytesPerSecond: number
+  }
   readonly storage: {
     /** The stores that are configured; the first takes new content. */
     readonly stores: readonly ValueOf<'storage.driver'>[]
@@ -199,6 +210,15 @@ export function loadConfig(env: Environment, cwd: string): Config {
       keepMs: get('mirror.keep'),
       patienceMs: get('mirror.patience'),
       blobMaxBytes: get('mirror.blobMaxBytes'),
+    },
+    collection: {
+      batch: get('collection.batch'),
+      pauseMs: get('collection.pause'),
+      walkIntervalMs: get('collection.walkInterval') || undefined,
+    },
+    verification: {
+      intervalMs: get('verification.interval') || undefined,
+      bytesPerSecond: get('verification.rate'),
     },
     storage: storageOf(get, resolve(cwd, get('data.dir')), cwd),
   }

@@ -2,8 +2,6 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { StorageControl, StoreOwnership } from './access/actor.ts'
 import type { Config } from './config.ts'
-import { purgeTrash } from './gc/purge.ts'
-import { reconcile } from './gc/reconcile.ts'
 import { type Ownership, StoreOwner, adoptStores } from './gc/store-owner.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
@@ -22,7 +20,6 @@ import { checkBucket } from './storage/s3-check.ts'
 import { openS3Store } from './storage/s3.ts'
 import { type OpenStore, Stores } from './storage/stores.ts'
 
-const MINUTE_MS = 60_000
 /** How long a move that was asked for waits for its beginning. */
 const MOVE_LOOK_MS = 2_000
 /** What a directory has for its transfers where a bucket is configured as well. */
@@ -33,7 +30,9 @@ export interface ContentStorage {
   readonly stores: Stores
   /** What administration may ask of them. */
   readonly control: StorageControl
-  /** What deletes bytes, where they are ours, and what moves them. */
+  /** Whether bytes may be deleted in a store: it is this registry's, and has been for a while. */
+  mayDelete(store: BlobStore): Promise<boolean>
+  /** What moves content. */
   readonly jobs: readonly Job[]
   /** Whether the index and every store answer, and no row names a store that is not configured. What fails is logged. */
   readiness(): Promise<Readiness>
@@ -55,10 +54,8 @@ export async function openContentStorage(
   return {
     stores,
     control: owners,
-    jobs: [
-      ...stores.all.flatMap(store => disposalJobs(config, db, store, owners)),
-      moveJob(config, db, stores, owners, log),
-    ],
+    mayDelete: async store => (await owners.check(store.name)) === 'ours',
+    jobs: [moveJob(config, db, stores, owners, log)],
     readiness: async () => await readiness(db, stores, log, owners.notes()),
   }
 }
@@ -182,26 +179,6 @@ function isOurs(ownership: Ownership | undefined): ownership is 'ours' | 'settli
 
 function noteOf(name: string, ownership: Exclude<Ownership, 'ours' | 'settling'>): string {
   return `the store ${name} ${WORDS[ownership]}: nothing is deleted there until berth storage adopt`
-}
-
-/** What deletes bytes. */
-function disposalJobs({ registry, storage }: Config, db: Database, store: BlobStore, owners: Owners): Job[] {
-  const { uploadExpiryMs, trashGraceMs } = registry
-  const whereOurs =
-    (dispose: (signal: AbortSignal) => Promise<number>): Job['run'] =>
-    async signal =>
-      (await owners.check(store.name)) === 'ours' ? await dispose(signal) : 0
-  const orphans: Job = {
-    name: `reconcile ${store.name}`,
-    everyMs: storage.reconcileMs,
-    run: whereOurs(signal => reconcile(db, store, uploadExpiryMs + trashGraceMs, signal)),
-  }
-  const trash: Job = {
-    name: `purge trash of ${store.name}`,
-    everyMs: MINUTE_MS,
-    run: whereOurs(signal => purgeTrash(db, store, signal)),
-  }
-  return storage.reconcileMs === 0 ? [trash] : [trash, orphans]
 }
 
 /** What works on the move that was asked for. */

@@ -7,14 +7,8 @@ import { accessRoutes, openAccessControl, serveLocally } from './access-control.
 import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
 import { openContentStorage } from './content-storage.ts'
-import { drainRepositories } from './gc/drain.ts'
-import { expireUploads } from './gc/expire-uploads.ts'
-import { pruneEvents } from './gc/prune-events.ts'
-import { prunePullCounts } from './gc/prune-pulls.ts'
-import { pruneTagHistory } from './gc/prune-tag-history.ts'
-import { type SweepOptions, sweep } from './gc/sweep.ts'
 import { listen } from './http-server.ts'
-import { type Job, startJobs } from './jobs/schedule.ts'
+import { type Job, type Schedule, startJobs } from './jobs/schedule.ts'
 import { type Log, createLog } from './log.ts'
 import type { Database } from './metadata/database.ts'
 import { openEmbedded } from './metadata/embedded.ts'
@@ -33,6 +27,7 @@ import { openMirrors } from './mirroring.ts'
 import { forgetRuns, retain } from './retention/retention.ts'
 import type { Stores } from './storage/stores.ts'
 import type { TlsObserver } from './tls.ts'
+import { upkeepJobs } from './upkeep.ts'
 import { VERSION } from './version.ts'
 
 /** A running registry. */
@@ -45,9 +40,6 @@ export interface RunningServer {
 }
 
 const MINUTE_MS = 60_000
-/** Small batches with pauses between them: the collector has time, and pulls have not. */
-const SWEEP_BATCH = 200
-const SWEEP_PAUSE_MS = 50
 
 /**
  * Composition root: log, metadata, storage, registry, application, listen.
@@ -64,19 +56,22 @@ export async function serve(config: Config): Promise<RunningServer> {
     const content = await openContentStorage(config, db, metrics, log, opened)
     const pulls = openPullCounts(config, db, log, opened)
     const context = { ...registryContext(config, db, content.stores), pulls }
+    let schedule: Schedule | undefined
     const own = meteredRegistry(createRegistry(context), metrics)
-    const accessControl = await openAccessControl(config, db, content.control, log, opened)
+    const accessControl = await openAccessControl(config, db, content.control, log, opened, work =>
+      schedule?.wake(work),
+    )
     const { access, administration } = accessControl
     const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
     const allJobs = [
       ...content.jobs,
-      ...backgroundJobs(config, db),
+      ...upkeepJobs({ config, db, content, metrics: metrics.collection, log }),
       ...retentionJobs(config, db, pulls),
       ...accessControl.jobs,
       ...mirrorJobs,
     ]
-    const jobs = startJobs(allJobs, (job, err) => log.warn({ job, err }, 'job failed'))
-    opened.defer(() => jobs.stop())
+    schedule = startJobs(allJobs, (job, err) => log.warn({ job, err }, 'job failed'))
+    opened.defer(() => schedule?.stop())
     const metricsUrl = await serveMetrics(config, metrics, log, opened)
     const observe = (record: RequestRecord): void => {
       metrics.observeRequest(record)
@@ -184,34 +179,6 @@ async function serveMetrics(
   }
 }
 
-function backgroundJobs(config: Config, db: Database): Job[] {
-  return [
-    { name: 'expire uploads', everyMs: MINUTE_MS, run: signal => expireUploads(db, signal) },
-    {
-      name: 'collect',
-      everyMs: MINUTE_MS,
-      run: signal => sweep(db, sweepOptions(config), () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
-    },
-    {
-      name: 'drain repositories',
-      everyMs: MINUTE_MS,
-      run: signal =>
-        drainRepositories(db, config.registry.deleteGraceMs, () => delay(SWEEP_PAUSE_MS, undefined, { signal })),
-    },
-    { name: 'prune pull counts', everyMs: 6 * 60 * MINUTE_MS, run: signal => prunePullCounts(db, signal) },
-    {
-      name: 'prune events',
-      everyMs: 10 * MINUTE_MS,
-      run: signal => pruneEvents(db, config.registry.eventRetentionMs, signal),
-    },
-    {
-      name: 'prune tag history',
-      everyMs: 10 * MINUTE_MS,
-      run: signal => pruneTagHistory(db, config.registry.tagHistoryRetentionMs, signal),
-    },
-  ]
-}
-
 /** What is kept of runs of retention, for those who ask what became of a tag. */
 const RUNS_KEPT_MS = 90 * 24 * 60 * MINUTE_MS
 
@@ -226,10 +193,6 @@ function retentionJobs(config: Config, db: Database, pulls: PullCounts): Job[] {
       run: signal => forgetRuns(context, RUNS_KEPT_MS, signal),
     },
   ]
-}
-
-function sweepOptions({ registry }: Config): SweepOptions {
-  return { batch: SWEEP_BATCH, leaseMs: registry.leaseMs, trashGraceMs: registry.trashGraceMs }
 }
 
 function tlsObserver(log: Log): TlsObserver {

@@ -279,6 +279,31 @@ export const SETTINGS = {
     initial: '100GiB',
     about: 'Largest blob fetched from an upstream.',
   },
+  'collection.batch': {
+    schema: whole(1, 10_000),
+    initial: 200,
+    about: 'Rows, or stored blobs, that the collector takes at a time. Rows are locked for as long as one batch takes.',
+  },
+  'collection.pause': {
+    schema: duration('0s', '1h'),
+    initial: '50ms',
+    about: 'How long the collector rests between batches, so that it takes nothing from pulls and pushes.',
+  },
+  'collection.walkInterval': {
+    schema: duration('0s', EVER),
+    initial: '7d',
+    about: 'How often a slow walk over the whole index makes sure that the collector misses nothing; 0s: never.',
+  },
+  'verification.interval': {
+    schema: duration('0s', EVER),
+    initial: '30d',
+    about: 'How often all stored bytes are read again and compared with their digests; 0s: only by berth verify.',
+  },
+  'verification.rate': {
+    schema: size('64KiB', '1024GiB'),
+    initial: '16MiB',
+    about: 'How much a verification reads in a second at most.',
+  },
   'storage.driver': {
     schema: z.enum(['filesystem', 's3'], 'must be filesystem or s3'),
     initial: 'filesystem',

@@ -44,6 +44,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'access-control.ts': EVERYTHING,
   'identity-files.ts': EVERYTHING,
   'content-storage.ts': EVERYTHING,
+  'upkeep.ts': EVERYTHING,
   'cli.ts': EVERYTHING,
   cli: EVERYTHING,
 }

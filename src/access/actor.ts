@@ -3,6 +3,7 @@ import type { Identity, PatternActions } from '../auth/identity.ts'
 import { mayAdminister } from '../auth/policy.ts'
 import { type NewAudit, insertAudit } from '../metadata/audit.ts'
 import type { Database, Queryable, Transaction } from '../metadata/database.ts'
+import type { WorkName } from '../metadata/maintenance.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { grantsFor } from './grants.ts'
 
@@ -36,6 +37,8 @@ export interface AdministrationContext {
   readonly onKeysChanged: () => void
   /** Where bytes lie. */
   readonly storage: StorageControl
+  /** Told of work that was asked for, so that this process begins it at once. */
+  readonly onWorkRequested: (work: WorkName) => void
   /** How signing keys live; in milliseconds. */
   readonly keyLifetimes: { readonly rotationMs: number; readonly longestTokenMs: number }
 }

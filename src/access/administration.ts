@@ -1,6 +1,7 @@
 import { insertAudit } from '../metadata/audit.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Actor, type AdministrationContext, auditEntry } from './actor.ts'
+import * as collection from './collection-admin.ts'
 import * as content from './content-access.ts'
 import { explainAccess } from './explanation.ts'
 import * as grants from './grant-admin.ts'
@@ -68,6 +69,12 @@ const USE_CASES = {
   listRetentionRepositories: runs.listRetentionRepositories,
   listRetentionItems: runs.listRetentionItems,
   listPulls: runs.listPulls,
+  startCollection: collection.startCollection,
+  collectionStatus: collection.collectionStatus,
+  listCollectable: collection.listCollectable,
+  startVerification: collection.startVerification,
+  verificationStatus: collection.verificationStatus,
+  listDamaged: collection.listDamaged,
 } as const
 
 type Bound<F> = F extends (context: AdministrationContext, actor: Actor, ...args: infer A) => infer R

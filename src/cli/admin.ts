@@ -9,10 +9,11 @@ import { manifestVerbs, repositoryVerbs, tagRuleVerbs, tagVerbs, undeleteVerbs }
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
 import { pullsVerbs, retentionVerbs } from './commands/retention.ts'
 import { storageVerbs } from './commands/storage.ts'
+import { gcVerbs, verifyVerbs } from './commands/upkeep.ts'
 import { table } from './output.ts'
 import { UsageError } from './usage-error.ts'
 
-/** Every noun of administration with its verbs; `undelete`, `explain` and `pulls` have none. */
+/** Every noun of administration with its verbs; that of one that has none is empty. */
 const COMMANDS: Readonly<Record<string, Verbs>> = {
   user: userVerbs,
   group: groupVerbs,
@@ -31,6 +32,8 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   storage: storageVerbs,
   retention: retentionVerbs,
   pulls: pullsVerbs,
+  gc: gcVerbs,
+  verify: verifyVerbs,
 }
 
 /** The commands of administration, a line each. */

@@ -51,6 +51,8 @@ export const OPTIONS = {
   policy: { type: 'string' },
   yes: { type: 'boolean', default: false },
   all: { type: 'boolean', default: false },
+  status: { type: 'boolean', default: false },
+  damaged: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
 

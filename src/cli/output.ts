@@ -37,3 +37,12 @@ function cell(value: unknown): string {
   // Times to the second are enough for people.
   return /^\d{4}-\d\d-\d\dT/.test(text) ? text.replace(/\.\d+Z$/, 'Z') : text.replaceAll(/[\p{Cc}]/gu, '?')
 }
+
+const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB', 'PB']
+
+/** An amount of bytes for people: `1.5 GB`, of 10⁹ bytes. */
+export function bytes(count: number): string {
+  const power = Math.min(BYTE_UNITS.length - 1, Math.floor(Math.log10(Math.max(1, count)) / 3))
+  const amount = count / 1000 ** power
+  return `${power === 0 || amount >= 100 ? Math.round(amount) : amount.toFixed(1)} ${BYTE_UNITS[power]}`
+}

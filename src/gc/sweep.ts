@@ -28,18 +28,23 @@ const NOTHING: SweepResult = { looked: 0, manifests: 0, links: 0, blobs: 0, byte
 
 /**
  * Collects what nothing keeps and nobody was promised, in batches, until a round finds nothing new: manifests, then
- * links, then blobs. Safe while pushes go on, and in any number of processes at once. `pause` runs between batches and
- * may slow the sweep down or end it by throwing.
+ * links, then blobs. Safe while pushes go on, and in any number of processes at once. `onBatch` runs after every batch
+ * that found something, and may slow the sweep down or end it by throwing.
  */
-export async function sweep(db: Database, options: SweepOptions, pause: () => Promise<void>): Promise<SweepResult> {
+export async function sweep(
+  db: Database,
+  options: SweepOptions,
+  onBatch: (batch: SweepResult) => Promise<void>,
+): Promise<SweepResult> {
   let total = NOTHING
   for (const step of [sweepManifests, sweepLinks, sweepBlobs]) {
     for (;;) {
       const found = await step(db, options)
+      if (found.looked === 0) break
       total = add(total, found)
+      await onBatch(found)
       // Whatever was looked at is gone, kept or postponed, so each round finds other rows.
       if (found.looked < options.batch) break
-      await pause()
     }
   }
   return total

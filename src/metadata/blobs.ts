@@ -189,7 +189,10 @@ export async function removeLink(tx: Transaction, repositoryId: number, blobId: 
   await markUnlinked(tx, [blobId])
 }
 
-/** Holds the links of these digests against removal until the transaction ends; answers those that exist. */
+/**
+ * Holds the links of these digests against removal until the transaction ends; answers those that exist and whose bytes
+ * are not known to be damaged: a manifest that names such a blob has to wait for it to be pushed again.
+ */
 export async function holdLinks(
   tx: Transaction,
   repositoryId: number,
@@ -197,8 +200,9 @@ export async function holdLinks(
 ): Promise<ReadonlyMap<Digest, number>> {
   if (digests.length === 0) return new Map()
   const rows = await tx.query<{ digest: Digest; blob_id: number }>(
-    `select digest, blob_id from repository_blob
-      where repository_id = $1 and digest = any($2::text[]) order by blob_id for key share`,
+    `select l.digest, l.blob_id from repository_blob l join blob b on b.id = l.blob_id
+      where l.repository_id = $1 and l.digest = any($2::text[]) and b.damaged_at is null
+      order by l.blob_id for key share of l`,
     [repositoryId, digests],
   )
   return new Map(rows.map(row => [row.digest, row.blob_id]))

@@ -153,7 +153,7 @@ export async function lockExpiredLinks(tx: Transaction, limit: number): Promise<
 
 const LOCKED_LINKS = '(l.repository_id, l.blob_id) in (select * from unnest($1::bigint[], $2::bigint[]))'
 /** Judged by digest: an edge may be older than the link, and bound to none. */
-const NAMED = `exists (select from manifest_blob e where e.repository_id = l.repository_id and e.digest = l.digest)`
+export const NAMED = `exists (select from manifest_blob e where e.repository_id = l.repository_id and e.digest = l.digest)`
 
 /** Takes locked links that a manifest names out of the collector's sight. Answers how many. */
 export async function keepNamedLinks(tx: Transaction, links: readonly ExpiredLink[]): Promise<number> {

@@ -7,6 +7,8 @@ export interface TrashRow {
   readonly storage_key: string
   /** Set for content that was never finished. */
   readonly state: unknown
+  /** In bytes, where it is known. */
+  readonly size: number | null
 }
 
 /** Hands bytes that nothing names to the purge, which may take them after `graceMs`. */
@@ -41,7 +43,7 @@ export async function beginPurge(tx: Transaction, store: string, limit: number):
         order by purge_after limit $2 for update skip locked)
      update trash t set purging_at = clock_timestamp() from due
       where t.store = due.store and t.storage_key = due.storage_key
-      returning t.store, t.storage_key, t.state`,
+      returning t.store, t.storage_key, t.state, t.size`,
     [store, limit],
   )
 }

@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 import type { RequestRecord } from '../middleware/request-log.ts'
+import { type CollectionMetrics, createCollectionMetrics } from './collection-metrics.ts'
 
 /** How an upload session or one of its transfers went. */
 export type UploadEvent = 'started' | 'finished' | 'cancelled' | 'failed'
@@ -24,6 +25,7 @@ export interface Metrics {
   watchIndex(load: () => IndexLoad): void
   /** Read at each scrape: whether each store, by its name, is this registry's. */
   watchStores(owned: () => ReadonlyMap<string, boolean>): void
+  readonly collection: CollectionMetrics
   readonly contentType: string
   render(): Promise<string>
 }
@@ -134,6 +136,7 @@ export function createMetrics(version: string): Metrics {
         },
       })
     },
+    collection: createCollectionMetrics(register),
     contentType: register.contentType,
     render: () => register.metrics(),
   }

@@ -59,9 +59,9 @@ void suite('a process that stops does not wait for all of its background work (P
       insert into trash (store, storage_key, purge_after)
       select 'filesystem', md5(n::text), now() - interval '1 hour' from generate_series(1, 150) n`)
     const { db, signal } = stoppingAfterFirst()
-    await assert.rejects(purgeTrash(db, opened.store, signal), isAbort)
+    await assert.rejects(purgeTrash(db, opened.store, { signal }), isAbort)
     assert.equal(await count('trash'), 50)
-    assert.equal(await purgeTrash(index.db, opened.store), 50)
+    assert.equal((await purgeTrash(index.db, opened.store)).purged, 50)
   })
 
   test('old events', async () => {

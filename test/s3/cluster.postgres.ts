@@ -204,7 +204,7 @@ for (const s3 of testServers()) {
       assert.equal(swept + left, blobs)
       await rules.letTimePass(index.db)
       proxy.seen.splice(0)
-      assert.equal(await both((db, turn) => purgeTrash(db, stores[turn])), blobs + uploads)
+      assert.equal(await both(async (db, turn) => (await purgeTrash(db, stores[turn])).purged), blobs + uploads)
       const removed = proxy.seen.filter(line => line.startsWith('DELETE'))
       assert.equal(removed.length, blobs + uploads)
       assert.equal(new Set(removed).size, removed.length)

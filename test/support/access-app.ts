@@ -59,6 +59,7 @@ export async function startAccessApp(): Promise<AccessApp> {
         keyLifetimes: KEY_LIFETIMES,
         onPrincipalChanged: id => access.states.forget(id),
         onKeysChanged: () => access.keys.refresh(),
+        onWorkRequested: () => undefined,
       })
       const { authority } = access
       return {

@@ -10,6 +10,7 @@ import type { Registry } from '../../registry/registry.ts'
 import { json } from '../params.ts'
 import { accessEndpoints } from './access.ts'
 import { accountEndpoints } from './accounts.ts'
+import { collectionEndpoints } from './collection.ts'
 import { contentEndpoints } from './content.ts'
 import { API_PREFIX, type Endpoint, apiRoutes } from './endpoint.ts'
 import { machineEndpoints } from './machines.ts'
@@ -28,6 +29,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...tagRuleEndpoints(admin),
     ...storageEndpoints(admin),
     ...retentionEndpoints(admin),
+    ...collectionEndpoints(admin),
   ]
 }
 

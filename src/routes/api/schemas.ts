@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { DUE_KINDS } from '../../access/collection-admin.ts'
 import { ACTIONS } from '../../auth/identity.ts'
 
 // What the API takes and gives. The OpenAPI document is made of these, so each says what it is for.
@@ -224,3 +225,39 @@ export const Problem = z
     requestId: z.string(),
   })
   .describe('RFC 9457')
+
+export const Run = z.object({
+  run: z.int().describe('Counts the runs, from 1; 0 before the first'),
+  state: z.enum(['never', 'requested', 'running', 'waiting', 'finished']),
+  startedAt: Time.nullable(),
+  finishedAt: Time.nullable(),
+  failure: z.string().nullable().describe('Why its last turn ended early; it goes on from where it was'),
+  progress: z.record(z.string(), z.number()).describe('What it did so far'),
+})
+
+export const CollectionQueue = z.object({
+  due: z.int().describe('Manifests and links whose promise has ended'),
+  oldestDueAt: Time.nullable(),
+  unlinkedBlobs: z.int().describe('Blobs that lost a link'),
+  trash: z.int().describe('Stored bytes that nothing names: how many keys'),
+  trashBytes: z.int(),
+  purgeable: z.int().describe('Of these, the keys whose grace is over'),
+  purgeableBytes: z.int(),
+  oldestPurgeableAt: Time.nullable(),
+})
+
+export const Due = z.object({
+  kind: z.enum(DUE_KINDS),
+  repository: z.string().nullable(),
+  digest: z.string().nullable(),
+  size: z.int().nullable().describe('Bytes, where they are known'),
+  since: Time.describe('When what kept it ended'),
+  reason: z.string(),
+})
+
+export const Damaged = z.object({
+  digest: z.string(),
+  size: z.int(),
+  damagedAt: Time,
+  repository: z.string().nullable().describe('One of the repositories that have it'),
+})

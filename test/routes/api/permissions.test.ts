@@ -242,6 +242,12 @@ const ROWS: readonly Row[] = [
   },
   { endpoint: 'get /pulls', path: '/pulls?repository=team-a/web', statuses: TEAM_TOO(404) },
   { endpoint: 'get /pulls', path: '/pulls?repository=team-b/web', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'post /collection/runs', body: () => ({}), statuses: REGISTRY_ONLY(201) },
+  { endpoint: 'get /collection', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'get /collection/due', path: '/collection/due?kind=link', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'post /verification/runs', body: () => ({}), statuses: REGISTRY_ONLY(201) },
+  { endpoint: 'get /verification', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'get /verification/damaged', statuses: REGISTRY_ONLY(200) },
 ]
 
 const methodOf = (row: Row): string => (row.endpoint.split(' ')[0] ?? '').toUpperCase()

@@ -1,0 +1,18 @@
+-- Work that walks the whole registry, a row each: which run it is, how far it is, and which process has it. A process
+-- that dies leaves a lease that ends, and the next one goes on from the cursor. A run is under way from started_at until
+-- finished_at is set.
+create table maintenance (
+  name text primary key,
+  run bigint not null default 0,
+  requested boolean not null default false,
+  started_at timestamptz,
+  finished_at timestamptz default now(),
+  holder uuid,
+  lease_until timestamptz,
+  cursor jsonb,
+  progress jsonb,
+  failure text
+);
+
+-- What a verification found wrong: few rows, looked for by people.
+create index blob_damaged on blob (id) where damaged_at is not null;
