@@ -93,10 +93,10 @@ export async function sweepLinks(db: Database, options: SweepOptions): Promise<S
 /** One batch of blobs that lost a link. */
 export async function sweepBlobs(db: Database, options: SweepOptions): Promise<SweepResult> {
   return await db.transaction(async tx => {
-    const unlinked = await rows.lockUnlinkedBlobs(tx, options.batch)
-    if (unlinked.length === 0) return NOTHING
-    const { blobs, bytes } = await rows.trashBlobs(tx, unlinked, options.trashGraceMs)
-    return { ...NOTHING, looked: unlinked.length, blobs, bytes }
+    const { looked, ids } = await rows.lockUnlinkedBlobs(tx, options.batch)
+    if (ids.length === 0) return { ...NOTHING, looked }
+    const { blobs, bytes } = await rows.trashBlobs(tx, ids, options.trashGraceMs)
+    return { ...NOTHING, looked, blobs, bytes }
   })
 }
 

@@ -77,16 +77,23 @@ export async function holdBlob(
   tx: Transaction,
   blob: { readonly digest: Digest; readonly size: number; readonly store: string; readonly key: string },
 ): Promise<HeldBlob> {
+  const find = async (): Promise<HeldBlob | undefined> => {
+    const rows = await tx.query<HeldBlob>(
+      'select id, storage_key, damaged_at is not null as damaged from blob where digest = $1 for key share',
+      [blob.digest],
+    )
+    return rows[0]
+  }
+  // Asked first: an insert waits for whoever changes the row that is there, such as the collector its mark; this does not.
+  const there = await find()
+  if (there !== undefined) return there
   await tx.query(
     'insert into blob (digest, size, store, storage_key) values ($1, $2, $3, $4) on conflict (digest) do nothing',
     [blob.digest, blob.size, blob.store, blob.key],
   )
-  const rows = await tx.query<HeldBlob>(
-    'select id, storage_key, damaged_at is not null as damaged from blob where digest = $1 for key share',
-    [blob.digest],
-  )
-  if (rows[0] === undefined) throw new LostRace('the blob row was collected between insert and lock')
-  return rows[0]
+  const held = await find()
+  if (held === undefined) throw new LostRace('the blob row was collected between insert and lock')
+  return held
 }
 
 /** Puts sound bytes in the place of damaged ones; returns the key that was replaced, or undefined if another did it first. */
@@ -100,12 +107,12 @@ export async function repairBlob(
     [id],
   )
   if (old[0] === undefined) return undefined
-  await tx.query('update blob set store = $2, storage_key = $3, size = $4, damaged_at = null where id = $1', [
-    id,
-    sound.store,
-    sound.key,
-    sound.size,
-  ])
+  // Marked, as by everything that changes the row of a blob: see markUnlinked.
+  await tx.query(
+    `update blob set store = $2, storage_key = $3, size = $4, damaged_at = null, unlinked_at = clock_timestamp()
+      where id = $1`,
+    [id, sound.store, sound.key, sound.size],
+  )
   return old[0]
 }
 

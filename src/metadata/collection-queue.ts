@@ -1,5 +1,5 @@
 import type { Queryable } from './database.ts'
-import { ROOTED } from './sweep.ts'
+import { EXPIRED, ROOTED } from './sweep.ts'
 
 // What the collector would do, read without any lock: for people who want to know before it does, and for gauges.
 
@@ -26,14 +26,14 @@ export async function measureQueue(db: Queryable): Promise<CollectionQueue> {
     `select d.due::int, d.oldest_due, u.unlinked::int, t.trash::int, t.trash_bytes::bigint,
             t.purgeable::int, t.purgeable_bytes::bigint, t.oldest_purgeable
        from (select count(*) as due, min(lease_until) as oldest_due
-               from (select lease_until from manifest where lease_until < clock_timestamp()
+               from (select lease_until from manifest where ${EXPIRED}
                      union all
-                     select lease_until from repository_blob where lease_until < clock_timestamp()) x) d,
+                     select lease_until from repository_blob where ${EXPIRED}) x) d,
             (select count(*) as unlinked from blob where unlinked_at is not null) u,
             (select count(*) as trash, coalesce(sum(size), 0) as trash_bytes,
-                    count(*) filter (where purge_after < clock_timestamp()) as purgeable,
-                    coalesce(sum(size) filter (where purge_after < clock_timestamp()), 0) as purgeable_bytes,
-                    min(purge_after) filter (where purge_after < clock_timestamp()) as oldest_purgeable
+                    count(*) filter (where purge_after < statement_timestamp()) as purgeable,
+                    coalesce(sum(size) filter (where purge_after < statement_timestamp()), 0) as purgeable_bytes,
+                    min(purge_after) filter (where purge_after < statement_timestamp()) as oldest_purgeable
                from trash) t`,
   )
   const row = rows[0]
@@ -62,14 +62,14 @@ export interface DueRow {
 }
 
 const NO_DETAIL = 'null::timestamptz as deleted_at, null::text as subject, false as is_last'
-const DOOMED = `m.lease_until < clock_timestamp() and not (${ROOTED})`
+const DOOMED = `m.${EXPIRED.replace('and ', 'and m.')} and not (${ROOTED})`
 
 /** `materialized` keeps the planner from walking a whole table in the order of its keys for the few rows that are due. */
 const QUERIES: Readonly<Record<DueKind, string>> = {
   upload: `
     with due as materialized (
       select id::text as key, repository_id, "offset" as size, expires_at as since from upload
-       where expires_at < clock_timestamp() and (lease_until is null or lease_until < clock_timestamp()))
+       where expires_at < statement_timestamp() and (lease_until is null or lease_until < clock_timestamp()))
     select d.key, r.name as repository, null::text as digest, d.size, d.since, ${NO_DETAIL}
       from due d join repository r on r.id = d.repository_id where d.key > $1 order by d.key limit $2`,
   manifest: `
@@ -84,7 +84,7 @@ const QUERIES: Readonly<Record<DueKind, string>> = {
     with due as materialized (
       select lpad(l.repository_id::text, 20, '0') || lpad(l.blob_id::text, 20, '0') as key, l.*
         from repository_blob l
-       where l.lease_until < clock_timestamp()
+       where l.${EXPIRED.replace('and ', 'and l.')}
          and not exists (select from manifest_blob e join manifest m on m.id = e.manifest_id
                           where e.repository_id = l.repository_id and e.digest = l.digest and not (${DOOMED})))
     select d.key, r.name as repository, d.digest, b.size, d.lease_until as since, null::timestamptz as deleted_at,
@@ -96,13 +96,13 @@ const QUERIES: Readonly<Record<DueKind, string>> = {
   blob: `
     with due as materialized (
       select lpad(b.id::text, 20, '0') as key, b.digest, b.size, b.unlinked_at as since from blob b
-       where b.unlinked_at is not null and not exists (select from repository_blob l where l.blob_id = b.id))
+       where b.unlinked_at is not null and not exists (select from repository_blob l where l.blob_id = b.id offset 0))
     select d.key, null::text as repository, d.digest, d.size, d.since, ${NO_DETAIL}
       from due d where d.key > $1 order by d.key limit $2`,
   bytes: `
     with due as materialized (
       select store || ' ' || storage_key as key, digest, size, purge_after as since from trash
-       where purge_after < clock_timestamp())
+       where purge_after < statement_timestamp())
     select d.key, null::text as repository, d.digest, d.size, d.since, ${NO_DETAIL}
       from due d where d.key collate "C" > $1 order by d.key collate "C" limit $2`,
 }

@@ -30,7 +30,7 @@ export interface Walked {
   readonly mend: (tx: Transaction, lost: readonly Key[], leaseMs: number) => Promise<number>
 }
 
-const LINKED = 'exists (select from repository_blob l where l.blob_id = b.id)'
+const LINKED = 'exists (select from repository_blob l where l.blob_id = b.id offset 0)'
 
 /** Manifests with an infinite lease that nothing roots. */
 const manifests: Walked = {

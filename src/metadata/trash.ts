@@ -38,7 +38,7 @@ export async function beginPurge(tx: Transaction, store: string, limit: number):
   return await tx.query<TrashRow>(
     `with due as (
        select store, storage_key from trash
-        where store = $1 and purge_after < clock_timestamp()
+        where store = $1 and purge_after < statement_timestamp()
           and (purging_at is null or purging_at < clock_timestamp() - interval '10 minutes')
         order by purge_after limit $2 for update skip locked)
      update trash t set purging_at = clock_timestamp() from due

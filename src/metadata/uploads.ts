@@ -196,7 +196,7 @@ export async function discardExpiredUploads(tx: Transaction, limit: number, grac
   const rows = await tx.query(
     `with due as (
        select id from upload
-        where expires_at < clock_timestamp() and (lease_until is null or lease_until < clock_timestamp())
+        where expires_at < statement_timestamp() and (lease_until is null or lease_until < clock_timestamp())
         order by expires_at limit $1 for update skip locked),
      gone as (delete from upload u using due where u.id = due.id returning u.store, u.store_state, u."offset")
      insert into trash (store, storage_key, state, size, purge_after)

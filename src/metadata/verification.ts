@@ -1,6 +1,8 @@
 import type { Digest } from '../oci/digest.ts'
 import type { Queryable, Transaction } from './database.ts'
 
+// A change of a blob's row marks it for the collector, as in markUnlinked.
+
 /** A blob whose bytes are to be read. */
 export interface StoredBlob {
   readonly id: number
@@ -31,8 +33,8 @@ export async function nextBlobs(
  */
 export async function quarantineBlob(tx: Transaction, blob: StoredBlob): Promise<boolean> {
   const rows = await tx.query(
-    `update blob set damaged_at = clock_timestamp() where id = $1 and storage_key = $2 and damaged_at is null
-     returning id`,
+    `update blob set damaged_at = clock_timestamp(), unlinked_at = clock_timestamp()
+      where id = $1 and storage_key = $2 and damaged_at is null returning id`,
     [blob.id, blob.storage_key],
   )
   return rows.length === 1
@@ -41,7 +43,8 @@ export async function quarantineBlob(tx: Transaction, blob: StoredBlob): Promise
 /** Shows a blob again whose bytes are sound after all. False where its bytes are others by now, or it is gone or sound. */
 export async function releaseBlob(tx: Transaction, blob: StoredBlob): Promise<boolean> {
   const rows = await tx.query(
-    'update blob set damaged_at = null where id = $1 and storage_key = $2 and damaged_at is not null returning id',
+    `update blob set damaged_at = null, unlinked_at = clock_timestamp()
+      where id = $1 and storage_key = $2 and damaged_at is not null returning id`,
     [blob.id, blob.storage_key],
   )
   return rows.length === 1

@@ -18,6 +18,7 @@ import {
 const OPTIONS = { batch: 10, leaseMs: 3_600_000, trashGraceMs: 3_600_000 }
 const REPOSITORY = 'team/app'
 const name = parseName(REPOSITORY)
+const NOBODY = { mayPush: false }
 
 void describe('the sweep', () => {
   let index: TestDatabase
@@ -115,6 +116,47 @@ void describe('the sweep', () => {
     assert.equal(await has(former), true)
     await collectAll()
     assert.equal(await has(former), false)
+  })
+
+  it('keeps an image that was tagged for weeks for its whole retention when the tag moves, by digest, then takes it', async () => {
+    const DAY_MS = 86_400_000
+    const lifetimes = { leaseMs: DAY_MS, untaggedRetentionMs: 7 * DAY_MS, uploadExpiryMs: DAY_MS, trashGraceMs: DAY_MS }
+    const slow = await withRegistry(index.db, { lifetimes })
+    const daysPass = async (days: number): Promise<void> => {
+      await index.db.transaction(async tx => {
+        for (const table of ['manifest', 'repository_blob']) {
+          await tx.query(
+            `update ${table} set lease_until = lease_until - $1 * interval '1 day' where lease_until < 'infinity'`,
+            [days],
+          )
+        }
+      })
+      await sweep(index.db, { ...OPTIONS, leaseMs: DAY_MS }, () => Promise.resolve())
+    }
+    try {
+      const layer = await pushBlob(slow.registry, 'weeks/app')
+      const image = await pushImage(slow.registry, 'weeks/app', 'latest', { layers: [layer] })
+      const repository = parseName('weeks/app')
+      const pulls = async (): Promise<boolean> => {
+        try {
+          await slow.registry.readManifest(await slow.registry.statManifest(repository, { digest: image }, NOBODY))
+          await slow.registry.statBlob(repository, layer, NOBODY)
+          return true
+        } catch {
+          return false
+        }
+      }
+      for (let week = 0; week < 3; week++) await daysPass(7)
+      await pushImage(slow.registry, 'weeks/app', 'latest')
+      for (const days of [1, 5.9]) {
+        await daysPass(days)
+        assert.equal(await pulls(), true)
+      }
+      await daysPass(0.2)
+      assert.equal(await pulls(), false)
+    } finally {
+      await slow.close()
+    }
   })
 
   it('keeps a blob that was reported present to a pusher a moment ago', async () => {

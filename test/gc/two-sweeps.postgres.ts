@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { sweepManifests } from '../../src/gc/sweep.ts'
+import { sweepBlobs, sweepLinks, sweepManifests } from '../../src/gc/sweep.ts'
 import type { Database, Transaction } from '../../src/metadata/database.ts'
 import * as rows from '../../src/metadata/sweep.ts'
 import { parseName } from '../../src/oci/name.ts'
@@ -42,7 +42,7 @@ void describe('two processes that sweep at once lose sight of nothing (PostgreSQ
     })
   }
 
-  /** Manifests and links that no sweep will ever look at again, though nothing keeps them. */
+  /** Manifests, links and blobs that no sweep will ever look at again, though nothing keeps them. */
   async function lost(): Promise<readonly object[]> {
     return await index.db.query(
       `select digest from manifest m where lease_until = 'infinity'
@@ -50,7 +50,10 @@ void describe('two processes that sweep at once lose sight of nothing (PostgreSQ
           and not exists (select from manifest_child e where e.child_digest = m.digest)
        union all
        select digest from repository_blob l where lease_until = 'infinity'
-          and not exists (select from manifest_blob e where e.digest = l.digest)`,
+          and not exists (select from manifest_blob e where e.digest = l.digest)
+       union all
+       select digest from blob b where unlinked_at is null
+          and not exists (select from repository_blob l where l.blob_id = b.id)`,
     )
   }
 
@@ -78,5 +81,19 @@ void describe('two processes that sweep at once lose sight of nothing (PostgreSQ
     assert.deepEqual(await lost(), [])
     const { digest } = await test.registry.statManifest(name, { digest: parent }, PUSHER)
     assert.equal(digest, parent, 'the index waits until nobody judges what it names')
+  })
+
+  it('a blob whose mark one takes away while the other removes its last link', async () => {
+    const layer = await pushBlob(test.registry, REPOSITORY)
+    await letTimePass(index.db)
+    await index.db.transaction(tx => tx.query('update blob set unlinked_at = now() where digest = $1', [layer]))
+    await index.db.transaction(async tx => {
+      await rows.lockUnlinkedBlobs(tx, OPTIONS.batch)
+      await sweepLinks(other, OPTIONS)
+    })
+    assert.deepEqual(await lost(), [])
+    await sweepLinks(other, OPTIONS)
+    await sweepBlobs(other, OPTIONS)
+    assert.deepEqual(await index.db.query('select from blob where digest = $1', [layer]), [])
   })
 })
