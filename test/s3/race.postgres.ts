@@ -31,7 +31,7 @@ for (const s3 of testServers()) {
     t.after(() => bucket.remove())
     const result = await raceIn(
       { s3: bucket.options },
-      { sweep: 'real', blobs: BLOBS, limitMs: LIMIT_MS, leaseMs: LEASE_MS },
+      { sweep: 'real', until: { collected: BLOBS }, limitMs: LIMIT_MS, restart: false, leaseMs: LEASE_MS },
     )
     t.diagnostic(JSON.stringify({ ...result, violations: result.violations.length }))
     assert.deepEqual(result.violations.slice(0, 5), [])
