@@ -1,18 +1,16 @@
 // Runs a command against a throw-away Postgres cluster: with-postgres.ts [--no-fsync] COMMAND [ARGUMENT...]
 import { execFileSync, spawn } from 'node:child_process'
-import { chownSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort } from './free-port.ts'
-
-const OLDEST = 14
-const INSTALLED = '/usr/lib/postgresql'
+import { postgresPrograms } from './postgres-programs.ts'
 
 const args = process.argv.slice(2)
 const isSynced = args[0] !== '--no-fsync'
 const [command, ...rest] = isSynced ? args : args.slice(1)
 if (command === undefined) fail('usage: with-postgres.ts [--no-fsync] COMMAND [ARGUMENT...]')
-const binaries = newestBinaries()
+const binaries = programs()
 const owner = process.getuid?.() === 0 ? postgresUser() : undefined
 const directory = mkdtempSync(join(tmpdir(), 'berth-postgres-'))
 if (owner !== undefined) chownSync(directory, owner.uid, owner.gid)
@@ -60,16 +58,12 @@ function run(program: string, ...parameters: string[]): void {
   execFileSync('setpriv', [...identity, path, ...parameters], options as Parameters<typeof execFileSync>[2])
 }
 
-function newestBinaries(): string {
-  let versions: number[] = []
+function programs(): string {
   try {
-    versions = readdirSync(INSTALLED).map(Number)
-  } catch {
-    // Not installed: reported below.
+    return postgresPrograms()
+  } catch (error) {
+    fail(error instanceof Error ? error.message : String(error))
   }
-  const newest = Math.max(0, ...versions.filter(version => version >= OLDEST))
-  if (newest === 0) fail(`no Postgres ${OLDEST} or newer under ${INSTALLED}; on Debian: apt-get install postgresql`)
-  return join(INSTALLED, String(newest), 'bin')
 }
 
 function postgresUser(): { readonly uid: number; readonly gid: number } {
