@@ -17,6 +17,8 @@ export interface Server {
   readonly dataDir: string
   /** What requests show as `Authorization`, where logins are on. */
   readonly authorization?: string
+  /** Its index, where that is a database of its own on Postgres. */
+  readonly databaseUrl?: string
   /** Every process whose CPU counts: with Postgres also the server and its backends. */
   pids(): number[]
   stop(): Promise<void>
@@ -145,6 +147,7 @@ async function startOnPostgres(admin: string, directory: string, settings: Setti
   const postmaster = await postmasterOf(admin)
   return {
     ...server,
+    databaseUrl: url.href,
     pids: () => [...server.pids(), ...withDescendants(postmaster)],
     async stop() {
       await server.stop()

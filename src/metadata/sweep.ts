@@ -91,10 +91,14 @@ export async function releaseDependants(
   const held = new Set<number>()
   const manifests = await tx.query<{ id: number; doomed: number }>(
     `select d.id, m.id as doomed from manifest m
-       join manifest d on d.repository_id = m.repository_id and ${AT_STAKE}
-        and (d.subject_digest = m.digest
-             or d.digest in (select e.child_digest from manifest_child e where e.parent_id = m.id))
-      where m.id = any($1::bigint[])`,
+      cross join lateral (
+        select r.id, r.lease_until from manifest r
+         where r.repository_id = m.repository_id and r.subject_digest = m.digest
+        union all
+        select c.id, c.lease_until from manifest_child e
+          join manifest c on c.repository_id = e.repository_id and c.digest = e.child_digest
+         where e.parent_id = m.id) d
+      where m.id = any($1::bigint[]) and ${AT_STAKE}`,
     [ids],
   )
   if (manifests.length > 0) {
@@ -108,9 +112,12 @@ export async function releaseDependants(
     for (const row of manifests) if (!done.has(row.id)) held.add(row.doomed)
   }
   const links = await tx.query<{ repository_id: number; blob_id: number; doomed: number }>(
-    `select d.repository_id, d.blob_id, e.manifest_id as doomed from manifest_blob e
-       join repository_blob d on d.repository_id = e.repository_id and d.digest = e.digest and ${AT_STAKE}
-      where e.manifest_id = any($1::bigint[])`,
+    `select d.repository_id, d.blob_id, m.id as doomed from unnest($1::bigint[]) as m (id)
+      cross join lateral (select repository_id, digest from manifest_blob where manifest_id = m.id offset 0) e
+      cross join lateral (
+        select l.repository_id, l.blob_id, l.lease_until from repository_blob l
+         where l.repository_id = e.repository_id and l.digest = e.digest limit 1) d
+      where ${AT_STAKE}`,
     [ids],
   )
   if (links.length > 0) {
@@ -135,11 +142,14 @@ export async function deleteManifests(
   ids: readonly number[],
 ): Promise<readonly { readonly id: number; readonly repository: string; readonly digest: Digest }[]> {
   if (ids.length === 0) return []
-  await tx.query('update manifest_child set child_id = null where child_id = any($1::bigint[])', [ids])
+  await tx.query(
+    `update manifest_child e set child_id = null from manifest m
+      where m.id = any($1::bigint[]) and e.repository_id = m.repository_id and e.child_id = m.id`,
+    [ids],
+  )
   return await tx.query<{ id: number; repository: string; digest: Digest }>(
-    `delete from manifest m using repository r
-      where m.id = any($1::bigint[]) and r.id = m.repository_id and not (${ROOTED})
-      returning m.id, r.name as repository, m.digest`,
+    `delete from manifest m where m.id = any($1::bigint[]) and not (${ROOTED})
+      returning m.id, m.digest, (select r.name from repository r where r.id = m.repository_id) as repository`,
     [ids],
   )
 }

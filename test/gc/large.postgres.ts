@@ -13,6 +13,7 @@ import { PUSHER, type TestRegistry, pushBlob, pushImage, withRegistry } from '..
 const LIVING = 190_000
 const DEAD = 10_000
 const PER_IMAGE = 100
+const DEAD_MANIFESTS = 1_000
 const OPTIONS = { batch: 200, leaseMs: 3_600_000, trashGraceMs: 3_600_000 }
 
 async function nameOf(db: Database): Promise<string> {
@@ -108,6 +109,21 @@ void suite('a registry of 200,000 blobs', () => {
     assert.equal(outcome, 0)
     t.diagnostic(`${read} rows read by 20 collections`)
     assert.ok(read < 1_000, `${read} rows were read`)
+  })
+
+  test('nor at the living manifests of a repository when some of it go', async t => {
+    await index.db.transaction(tx =>
+      tx.query(
+        `insert into manifest (repository_id, digest, media_type, size, payload, lease_until)
+         select id, 'sha256:' || md5('d' || n) || md5('d' || n), 'm', 0, '', 'epoch'
+           from repository, generate_series(1, $1::int) n`,
+        [DEAD_MANIFESTS],
+      ),
+    )
+    const { outcome, read } = await reading(sweepAll)
+    assert.equal(outcome.manifests, DEAD_MANIFESTS)
+    t.diagnostic(`${read} rows read for ${DEAD_MANIFESTS} dead manifests`)
+    assert.ok(read < 20 * DEAD_MANIFESTS, `${read} rows were read`)
   })
 
   test('living links whose promise has ended are judged once', async () => {
