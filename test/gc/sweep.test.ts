@@ -120,7 +120,13 @@ void describe('the sweep', () => {
 
   it('keeps an image that was tagged for weeks for its whole retention when the tag moves, by digest, then takes it', async () => {
     const DAY_MS = 86_400_000
-    const lifetimes = { leaseMs: DAY_MS, untaggedRetentionMs: 7 * DAY_MS, uploadExpiryMs: DAY_MS, trashGraceMs: DAY_MS }
+    const lifetimes = {
+      leaseMs: DAY_MS,
+      untaggedRetentionMs: 7 * DAY_MS,
+      deleteGraceMs: DAY_MS,
+      uploadExpiryMs: DAY_MS,
+      trashGraceMs: DAY_MS,
+    }
     const slow = await withRegistry(index.db, { lifetimes })
     const daysPass = async (days: number): Promise<void> => {
       await index.db.transaction(async tx => {
