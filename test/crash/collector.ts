@@ -15,6 +15,7 @@ import { parseName, parseReference } from '../../src/oci/name.ts'
 import { createRegistry } from '../../src/registry/registry.ts'
 import type { StorageKey } from '../../src/storage/blob-store.ts'
 import { openFilesystemStore } from '../../src/storage/filesystem.ts'
+import { Stores } from '../../src/storage/stores.ts'
 import { pullFault } from '../gc/model-pull.ts'
 import { seeded } from '../support/random.ts'
 import { PUSHER, pushBlob, pushImage } from '../support/registry.ts'
@@ -30,10 +31,10 @@ await migrate(db)
 // Whoever had them was killed.
 await db.transaction(releaseAllUploads)
 const store = await openFilesystemStore({ directory: join(dataDir, 'storage'), bufferBytes: 2 ** 20 })
-const lifetimes = { leaseMs: 400, untaggedRetentionMs: 50, uploadExpiryMs: 2_000, trashGraceMs: 20 }
+const lifetimes = { leaseMs: 400, untaggedRetentionMs: 50, deleteGraceMs: 50, uploadExpiryMs: 2_000, trashGraceMs: 20 }
 const registry = createRegistry({
   db,
-  store,
+  stores: new Stores({ store }),
   lifetimes,
   requireBlobs: true,
   requireChildren: false,
