@@ -10,6 +10,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { LogLine, TestServer } from './server.ts'
 
 const RUN_LIMIT_MS = 120_000
+/** An image is built by it, which takes a minute where nothing else runs. */
+const DOCKER_LIMIT_MS = 400_000
 const START_LIMIT_MS = 30_000
 const STOP_LIMIT_MS = 20_000
 const POLL_MS = 50
@@ -264,6 +266,7 @@ async function launchDockerd(
   const docker = (...words: string[]): Promise<Output> =>
     run('/usr/bin/docker', ['--host', `unix://${socket}`, ...words], {
       env: { DOCKER_CONFIG: join(dir, 'config'), DOCKER_BUILDKIT: '0' },
+      limitMs: DOCKER_LIMIT_MS,
     })
   const engine = await startEngine(command, args, dir, () => docker('version'), env)
   return { socket, docker, stop: engine }
