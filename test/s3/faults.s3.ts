@@ -31,7 +31,7 @@ async function persist(store: BlobStore, content: Buffer, random: Random): Promi
   const expected = (error: unknown): void => {
     if (!(error instanceof StoreUnavailable)) throw error
     failures += 1
-    assert.ok(failures < 200, `no progress: ${String(error.cause)}`)
+    assert.ok(failures < 600, `no progress: ${String(error.cause)}`)
   }
   while (state.offset < content.byteLength) {
     const end = Math.min(content.byteLength, state.offset + random.between(1, 12 * MiB))
