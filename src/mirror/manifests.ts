@@ -170,9 +170,8 @@ export class ManifestMirror {
       )
     } catch (error) {
       if (!(error instanceof RegistryError) || error.status >= 500) throw error
-      throw new UpstreamFailure('failed', `${upstream.host} sent what is no manifest: ${error.message}`, {
-        cause: error,
-      })
+      const what = error.code === 'DENIED' ? 'has what is not taken over' : 'sent what is no manifest'
+      throw new UpstreamFailure('failed', `${upstream.host} ${what}: ${error.message}`, { cause: error })
     }
     if (tag !== undefined) await tags.confirm(name, tag)
   }

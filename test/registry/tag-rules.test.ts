@@ -4,6 +4,7 @@ import { RegistryError } from '../../src/oci/errors.ts'
 import { OCI_INDEX } from '../../src/oci/media-types.ts'
 import { parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import type { AdminCaller } from '../../src/registry/context.ts'
+import { MirroredTags } from '../../src/registry/mirrored-tags.ts'
 import { openTagGuard, tagRefusal } from '../../src/registry/tag-guard.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { ADMIN, PUSHER, type TestRegistry, pushImage, sha256, withRegistry } from '../support/registry.ts'
@@ -177,4 +178,23 @@ test('retention removes what a rule lets expire, and nothing else that a rule ke
     guard.check('nightly-1', 'deleted')
     assert.throws(() => guard.check('keep-1', 'deleted'), RegistryError)
   })
+})
+
+test('the tag of a mirror that nobody asks for stays where a rule keeps it, and others go on expiring', async () => {
+  await pushImage(rules.registry, 'mirror/app', 'kept')
+  await pushImage(rules.registry, 'mirror/app', 'unused')
+  await addTagRule(database.db, { pattern: 'mirror/**', tags: 'kept', immutable: true })
+  const mirror = parseName('mirror/app')
+  const tags = new MirroredTags({
+    db: database.db,
+    store: rules.store,
+    lifetimes: { leaseMs: 1, untaggedRetentionMs: 1, deleteGraceMs: 1, uploadExpiryMs: 1, trashGraceMs: 1 },
+    requireBlobs: true,
+    requireChildren: false,
+    allowChildDelete: false,
+  })
+  for (const tag of ['kept', 'unused']) await tags.confirm(mirror, parseTag(tag))
+  await tags.expire(-1_000, new AbortController().signal)
+  const { items } = await rules.registry.listTags(mirror, '', 10, PUSHER)
+  assert.deepEqual(items, ['kept'])
 })
