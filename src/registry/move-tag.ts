@@ -33,6 +33,6 @@ export async function moveTag(
   if (pointed.change === 'moved') {
     await unrootManifest(tx, pointed.former.manifest_id, context.lifetimes.untaggedRetentionMs)
   }
-  await insertEvent(tx, 'tag.move', move.name, { tag, digest, action, principal })
+  await insertEvent(tx, 'tag.move', move.name, { tags: [tag], digest, action, principal })
   return true
 }

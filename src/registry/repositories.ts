@@ -5,7 +5,7 @@ import { insertEvent } from '../metadata/events.ts'
 import * as rows from '../metadata/repository-admin.ts'
 import { lockDeletedRepository, reviveRepository } from '../metadata/undelete.ts'
 import { recordAct } from './audit.ts'
-import { type AdminCaller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
+import { type AdminCaller, type RegistryContext, type VisibleNames } from './context.ts'
 import { type Page, page } from './lists.ts'
 import { checkEveryTag, openTagGuard } from './tag-guard.ts'
 
@@ -63,14 +63,9 @@ export async function listDeletedRepositories(
 }
 
 /** A living repository with what it holds. @throws RegistryError NAME_UNKNOWN. */
-export async function describeRepository(
-  context: RegistryContext,
-  name: RepositoryName,
-  caller: AdminCaller,
-): Promise<RepositoryDetails> {
+export async function describeRepository(context: RegistryContext, name: RepositoryName): Promise<RepositoryDetails> {
   const row = await rows.describeRepository(context.db, name, COUNTED)
   if (row === undefined) throw unknown(name)
-  checkBinding(caller, row.id)
   return { ...present(row), tags: row.tags, manifests: row.manifests }
 }
 
@@ -91,7 +86,6 @@ export async function deleteRepository(
   await context.db.transaction(async tx => {
     const id = await rows.lockRepository(tx, name)
     if (id === undefined) throw unknown(name)
-    checkBinding(caller, id)
     const guard = await openTagGuard(tx, name, caller)
     await checkEveryTag(tx, guard, id, 'deleted')
     await rows.hideRepository(tx, id, caller.principal)

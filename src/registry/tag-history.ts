@@ -6,7 +6,7 @@ import { findRepository } from '../metadata/repositories.ts'
 import * as history from '../metadata/tag-history.ts'
 import { type TagAction, serialiseTag, targetOf } from '../metadata/tags.ts'
 import { recordAct } from './audit.ts'
-import { type AdminCaller, type RegistryContext, checkBinding } from './context.ts'
+import { type AdminCaller, type RegistryContext } from './context.ts'
 import { type Page, page } from './lists.ts'
 import { moveTag } from './move-tag.ts'
 import { openTagGuard } from './tag-guard.ts'
@@ -27,11 +27,9 @@ export async function listTagHistory(
   context: RegistryContext,
   tag: { readonly name: RepositoryName; readonly tag: Tag },
   ask: { readonly last: number | undefined; readonly limit: number },
-  caller: AdminCaller,
 ): Promise<Page<TagHistoryEntry>> {
   const repository = await findRepository(context.db, tag.name)
   if (repository === undefined) throw new RegistryError('NAME_UNKNOWN', { detail: { name: tag.name } })
-  checkBinding(caller, repository.id)
   const of = { repositoryId: repository.id, name: tag.tag }
   const rows = await history.listTagHistory(context.db, of, ask.last, ask.limit + 1)
   const { items, next } = page(rows, ask.limit, row => String(row.id))
@@ -58,7 +56,7 @@ export async function rollBackTag(
 ): Promise<{ readonly from: Digest; readonly to: Digest }> {
   const { name, tag } = rollback
   return await context.db.transaction(async tx => {
-    const repositoryId = await holdOrRefuse(tx, name, caller)
+    const repositoryId = await holdOrRefuse(tx, name)
     const guard = await openTagGuard(tx, name, caller)
     await serialiseTag(tx, repositoryId, tag)
     const present = await targetOf(tx, repositoryId, tag)
@@ -72,7 +70,7 @@ export async function rollBackTag(
       const what = 'to' in rollback.target ? `has not pointed to ${rollback.target.to}` : 'does not go back so far'
       throw new RegistryError('NOT_FOUND', { message: `the history of ${name}:${tag} ${what}` })
     }
-    const { target } = await reviveFamily(context, tx, repositoryId, { digest, tags: [tag] })
+    const { target } = await reviveFamily(context, tx, { repositoryId, name, caller }, { digest, tags: [tag] })
     const changed = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'rollback' })
     const moved = { from: present.digest, to: digest }
     if (changed) await recordAct(tx, caller, 'tag.rollback', { repository: name, tag, ...moved })

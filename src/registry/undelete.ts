@@ -10,7 +10,7 @@ import { lastRemoved, restoreTags, tagsRemovedWith } from '../metadata/tag-histo
 import { type TagTarget, serialiseTag, targetOf } from '../metadata/tags.ts'
 import { bindEdges, findAbsentBlobs, lockFamily, reviveManifests } from '../metadata/undelete.ts'
 import { recordAct } from './audit.ts'
-import { type AdminCaller, type RegistryContext, checkBinding } from './context.ts'
+import { type AdminCaller, type RegistryContext } from './context.ts'
 import { planManifest } from './manifest-plan.ts'
 import { moveTag } from './move-tag.ts'
 import { openTagGuard } from './tag-guard.ts'
@@ -37,14 +37,17 @@ export async function undeleteManifest(
   caller: AdminCaller,
 ): Promise<Undeleted> {
   return await context.db.transaction(async tx => {
-    const repositoryId = await holdOrRefuse(tx, name, caller)
+    const repositoryId = await holdOrRefuse(tx, name)
     const guard = await openTagGuard(tx, name, caller)
-    const { target, manifests } = await reviveFamily(context, tx, repositoryId, { digest, tags: [] })
+    const { target, manifests } = await reviveFamily(context, tx, { repositoryId, name, caller }, { digest, tags: [] })
     const names = await tagsRemovedWith(tx, repositoryId, digest)
     const tags = await restoreTags(tx, repositoryId, names, target, caller.principal)
     for (const tag of tags) guard.check(tag, 'created')
+    if (tags.length > 0) {
+      const { principal } = caller
+      await insertEvent(tx, 'tag.move', name, { tags, digest, action: 'undelete', principal })
+    }
     if (manifests.length + tags.length > 0) {
-      await insertEvent(tx, 'manifest.undelete', name, { digest, tags: tags.length, principal: caller.principal })
       await recordAct(tx, caller, 'manifest.undelete', { repository: name, digest, tags: tags.length })
     }
     return { digest, tags, manifests }
@@ -64,7 +67,7 @@ export async function undeleteTag(
 ): Promise<Undeleted> {
   const { name, tag, force } = undeletion
   return await context.db.transaction(async tx => {
-    const repositoryId = await holdOrRefuse(tx, name, caller)
+    const repositoryId = await holdOrRefuse(tx, name)
     const guard = await openTagGuard(tx, name, caller)
     await serialiseTag(tx, repositoryId, tag)
     const digest = await lastRemoved(tx, repositoryId, tag)
@@ -77,7 +80,12 @@ export async function undeleteTag(
         message: `${name}:${tag} is there with another digest, ${present.digest}: with force it is moved to ${digest}`,
       })
     }
-    const { target, manifests } = await reviveFamily(context, tx, repositoryId, { digest, tags: [tag] })
+    const { target, manifests } = await reviveFamily(
+      context,
+      tx,
+      { repositoryId, name, caller },
+      { digest, tags: [tag] },
+    )
     const changed = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'undelete' })
     if (changed) await recordAct(tx, caller, 'tag.undelete', { repository: name, tag, digest, force })
     return { digest, tags: [tag], manifests }
@@ -85,11 +93,17 @@ export async function undeleteTag(
 }
 
 /** @returns the id of the living repository, held. @throws RegistryError NAME_UNKNOWN. */
-export async function holdOrRefuse(tx: Transaction, name: RepositoryName, caller: AdminCaller): Promise<number> {
+export async function holdOrRefuse(tx: Transaction, name: RepositoryName): Promise<number> {
   const repository = await holdExistingRepository(tx, name)
   if (repository === undefined) throw new RegistryError('NAME_UNKNOWN', { detail: { name } })
-  checkBinding(caller, repository.id)
   return repository.id
+}
+
+/** Where content comes back, and by whom. */
+interface Place {
+  readonly repositoryId: number
+  readonly name: RepositoryName
+  readonly caller: AdminCaller
 }
 
 /**
@@ -100,7 +114,7 @@ export async function holdOrRefuse(tx: Transaction, name: RepositoryName, caller
 export async function reviveFamily(
   context: RegistryContext,
   tx: Transaction,
-  repositoryId: number,
+  { repositoryId, name, caller }: Place,
   { digest, tags }: { readonly digest: Digest; readonly tags: readonly Tag[] },
 ): Promise<{ readonly target: TagTarget; readonly manifests: readonly Digest[] }> {
   const family = await lockFamily(tx, repositoryId, digest, tags)
@@ -118,7 +132,9 @@ export async function reviveFamily(
   const ids = returning.map(member => member.id)
   await bindEdges(tx, repositoryId, ids)
   if (context.requireBlobs) await requireBlobsOf(tx, ids)
-  return { target, manifests: returning.map(member => member.digest) }
+  const manifests = returning.map(member => member.digest)
+  await insertEvent(tx, 'manifest.undelete', name, { digest, manifests, principal: caller.principal })
+  return { target, manifests }
 }
 
 /** A hidden manifest does not keep its blobs from being deleted. @throws RegistryError CONFLICT where one was. */

@@ -70,22 +70,18 @@ void suite('a repository', () => {
     const index = await pushIndex(rules.registry, 'whole/app', 'v1', [child])
     await pushImage(rules.registry, 'whole/app', undefined, { subject: index })
     const name = parseName('whole/app')
-    const before = await rules.registry.describeRepository(name, ADMIN)
+    const before = await rules.registry.describeRepository(name)
     await remove('whole/app')
     assert.equal(await pulled('whole/app', 'v1'), undefined)
     await refused(rules.registry.statBlob(name, layer, PUSHER), 'BLOB_UNKNOWN')
     await refused(rules.registry.listTags(name, '', 10, PUSHER), 'NAME_UNKNOWN')
-    await refused(rules.registry.describeRepository(name, ADMIN), 'NAME_UNKNOWN')
+    await refused(rules.registry.describeRepository(name), 'NAME_UNKNOWN')
     assert.deepEqual(await undelete('whole/app'), { id: before.id })
-    assert.deepEqual(await rules.registry.describeRepository(name, ADMIN), before)
+    assert.deepEqual(await rules.registry.describeRepository(name), before)
     assert.deepEqual([before.tags, before.manifests], [1, 3])
     assert.deepEqual([await pulled('whole/app', 'v1'), await pulled('whole/app', child)], [index, child])
     assert.equal((await rules.registry.statBlob(name, layer, PUSHER)).size, 64)
-    const history = await rules.registry.listTagHistory(
-      { name, tag: parseTag('v1') },
-      { last: undefined, limit: 9 },
-      ADMIN,
-    )
+    const history = await rules.registry.listTagHistory({ name, tag: parseTag('v1') }, { last: undefined, limit: 9 })
     assert.equal(history.items.length, 1)
   })
 
@@ -103,7 +99,7 @@ void suite('a repository', () => {
 
   test('frees its name at once, and does not come back over another of that name', async () => {
     const old = await pushImage(rules.registry, 'twice/app', 'v1')
-    const { id } = await rules.registry.describeRepository(parseName('twice/app'), ADMIN)
+    const { id } = await rules.registry.describeRepository(parseName('twice/app'))
     await remove('twice/app')
     const young = await pushImage(rules.registry, 'twice/app', 'v1')
     assert.equal(await pulled('twice/app', old), undefined)
@@ -145,7 +141,7 @@ void suite('a repository', () => {
     await pushIndex(rules.registry, 'drained/app', 'v1', [child])
     const name = parseName('drained/app')
     await rules.registry.startUpload(name, PUSHER)
-    const { id } = await rules.registry.describeRepository(name, ADMIN)
+    const { id } = await rules.registry.describeRepository(name)
     await remove('drained/app')
     assert.equal(await drainRepositories(database.db, HOUR_MS, goOn), 0)
     let pauses = 0

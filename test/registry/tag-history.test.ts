@@ -24,7 +24,7 @@ void suite('the history of a tag', () => {
   })
 
   const historyOf = async (tag: string): Promise<readonly TagHistoryEntry[]> =>
-    (await rules.registry.listTagHistory({ name, tag: parseTag(tag) }, { last: undefined, limit: 100 }, ADMIN)).items
+    (await rules.registry.listTagHistory({ name, tag: parseTag(tag) }, { last: undefined, limit: 100 })).items
   const digestOf = async (tag: string): Promise<Digest> =>
     (await rules.registry.statManifest(name, parseReference(tag), { mayPush: false })).digest
   /** Pushes a tag so many times; answers its digests, oldest first. */
@@ -55,7 +55,7 @@ void suite('the history of a tag', () => {
     await pushTimes('paged', 5)
     const seen: number[] = []
     for (let last: number | undefined; ;) {
-      const page = await rules.registry.listTagHistory({ name, tag: parseTag('paged') }, { last, limit: 2 }, ADMIN)
+      const page = await rules.registry.listTagHistory({ name, tag: parseTag('paged') }, { last, limit: 2 })
       seen.push(...page.items.map(({ id }) => id))
       if (page.next === undefined) break
       last = Number(page.next)

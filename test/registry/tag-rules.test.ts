@@ -110,11 +110,7 @@ void suite('an immutable tag', () => {
     const rule = await addTagRule(database.db, { tags: 'z*', immutable: true })
     await refused(pushText('two', undefined, ['a1', 'z1']), rule)
     assert.equal(await digestOf('a1'), await digestOf('z1'))
-    const { items } = await rules.registry.listTagHistory(
-      { name, tag: parseTag('a1') },
-      { last: undefined, limit: 10 },
-      ADMIN,
-    )
+    const { items } = await rules.registry.listTagHistory({ name, tag: parseTag('a1') }, { last: undefined, limit: 10 })
     assert.equal(items.length, 1)
   })
 })

@@ -74,11 +74,7 @@ void suite('undelete', () => {
     assert.equal(await pulled(name, 'v1'), undefined)
     assert.deepEqual(await undeleteTag(name, 'v1'), { digest: image, tags: ['v1'], manifests: [] })
     assert.equal(await pulled(name, 'v1'), image)
-    const { items } = await rules.registry.listTagHistory(
-      { name, tag: parseTag('v1') },
-      { last: undefined, limit: 9 },
-      ADMIN,
-    )
+    const { items } = await rules.registry.listTagHistory({ name, tag: parseTag('v1') }, { last: undefined, limit: 9 })
     assert.deepEqual(
       items.map(({ from, to, action }) => [from, to, action]),
       [

@@ -60,8 +60,8 @@ function repositoryEndpoints(admin: Administration, registry: Registry, admit: A
       summary: 'A repository with the number of its tags and manifests',
       answer: schemas.RepositoryDetails,
       handle: async ({ actor, param }) => {
-        const { name, caller } = await admit(actor, 'pull', param('name'))
-        return await registry.describeRepository(name, caller)
+        const { name } = await admit(actor, 'pull', param('name'))
+        return await registry.describeRepository(name)
       },
     }),
     endpoint({
@@ -137,9 +137,9 @@ function historyEndpoints(registry: Registry, admit: Admit): Endpoint[] {
       query: z.strictObject({ ...pageQuery.shape, repository: schemas.RepositoryName, tag: schemas.Tag }),
       item: schemas.TagHistoryEntry,
       page: async ({ actor, query }) => {
-        const { name, caller } = await admit(actor, 'pull', query.repository)
+        const { name } = await admit(actor, 'pull', query.repository)
         const ask = { last: idOf(query.last), limit: query.limit }
-        return await registry.listTagHistory({ name, tag: parseTag(query.tag) }, ask, caller)
+        return await registry.listTagHistory({ name, tag: parseTag(query.tag) }, ask)
       },
     }),
     endpoint({
