@@ -28,7 +28,7 @@ const PLAIN = new Set(['kind', 'name', 'pattern', 'actions'])
 
 function cell(value: unknown): string {
   if (value === null || value === undefined || value === '') return '-'
-  if (Array.isArray(value)) return value.map(cell).join(',')
+  if (Array.isArray(value)) return value.length === 0 ? '-' : value.map(cell).join(',')
   if (typeof value === 'object') {
     const parts = Object.entries(value).map(([key, part]) => (PLAIN.has(key) ? cell(part) : `${key}=${cell(part)}`))
     return parts.join(' ')

@@ -94,7 +94,7 @@ void suite('the berth command deletes, brings back and keeps', () => {
       [refused.code, refused.stderr],
       [1, 'berth tag: tag v1 is immutable: tag rule releases (v* in team/rule)\n'],
     )
-    assert.match(await said('tag-rule', 'list'), /\nreleases +team\/rule +v\* +true +false /)
+    assert.match(await said('tag-rule', 'list'), /\nreleases +team\/rule +v\* +true +false +- +false /)
     await said('tag-rule', 'remove', 'releases')
     await said('tag', 'delete', 'team/rule:v1')
   })
