@@ -6,6 +6,7 @@ import { parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import type { AdminCaller } from '../../src/registry/context.ts'
 import { MirroredTags } from '../../src/registry/mirrored-tags.ts'
 import { openTagGuard, tagRefusal } from '../../src/registry/tag-guard.ts'
+import { Stores } from '../../src/storage/stores.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { ADMIN, PUSHER, type TestRegistry, pushImage, sha256, withRegistry } from '../support/registry.ts'
 import { addPrincipal, addTagRule, clearTagRules } from '../support/tag-rules.ts'
@@ -183,7 +184,7 @@ test('the tag of a mirror that nobody asks for stays where a rule keeps it, and 
   const mirror = parseName('mirror/app')
   const tags = new MirroredTags({
     db: database.db,
-    store: rules.store,
+    stores: new Stores({ store: rules.store }),
     lifetimes: { leaseMs: 1, untaggedRetentionMs: 1, deleteGraceMs: 1, uploadExpiryMs: 1, trashGraceMs: 1 },
     requireBlobs: true,
     requireChildren: false,
