@@ -101,6 +101,7 @@ export async function endDrain(tx: Transaction, repositoryId: number): Promise<b
         and not exists (select from manifest m where m.repository_id = r.id)
         and not exists (select from repository_blob l where l.repository_id = r.id)
         and not exists (select from upload u where u.repository_id = r.id)
+        and not exists (select from tag_history h where h.repository_id = r.id)
       returning id`,
     [repositoryId],
   )

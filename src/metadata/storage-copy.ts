@@ -196,7 +196,9 @@ export async function moveBlob(
     `with old as (
        select id, store, storage_key, digest, size from blob
         where id = $1 and store = $2 and storage_key = $3 and damaged_at is null for update),
-     moved as (update blob b set store = $4, storage_key = $5 from old where b.id = old.id)
+     moved as (
+       -- Whoever removed the last link meanwhile could not mark the row, because it is held here: the collector looks.
+       update blob b set store = $4, storage_key = $5, unlinked_at = clock_timestamp() from old where b.id = old.id)
      insert into trash (store, storage_key, digest, size, purge_after)
      select store, storage_key, digest, size, clock_timestamp() + $6 * interval '1 millisecond' from old
      returning storage_key`,
