@@ -63,6 +63,7 @@ export interface Config {
     readonly uploadExpiryMs: number
     readonly trashGraceMs: number
     readonly eventRetentionMs: number
+    readonly usageHistoryMs: number
     readonly manifestMaxBytes: number
     readonly tagListMax: number
     readonly requireBlobs: boolean
@@ -197,6 +198,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       uploadExpiryMs: get('registry.uploadExpiry'),
       trashGraceMs: get('registry.trashGrace'),
       eventRetentionMs: get('registry.eventRetention'),
+      usageHistoryMs: get('registry.usageHistory'),
       manifestMaxBytes: get('registry.manifestMaxBytes'),
       tagListMax: get('registry.tagListMax'),
       requireBlobs: get('registry.requireBlobs'),

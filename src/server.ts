@@ -28,6 +28,7 @@ import { forgetRuns, retain } from './retention/retention.ts'
 import type { Stores } from './storage/stores.ts'
 import type { TlsObserver } from './tls.ts'
 import { upkeepJobs } from './upkeep.ts'
+import { usageJobs } from './usage-jobs.ts'
 import { VERSION } from './version.ts'
 
 /** A running registry. */
@@ -67,6 +68,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       ...content.jobs,
       ...upkeepJobs({ config, db, content, metrics: metrics.collection, log }),
       ...retentionJobs(config, db, pulls),
+      ...usageJobs(config, db, log, metrics),
       ...accessControl.jobs,
       ...mirrorJobs,
     ]

@@ -222,6 +222,11 @@ export const SETTINGS = {
     initial: '7d',
     about: 'Events older than this are removed.',
   },
+  'registry.usageHistory': {
+    schema: duration('1d', EVER),
+    initial: '400d',
+    about: 'For how long daily figures of what each repository uses are kept, in whole days.',
+  },
   'registry.manifestMaxBytes': {
     schema: size('4MiB', '64MiB'),
     initial: '8MiB',

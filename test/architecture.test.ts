@@ -45,6 +45,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'identity-files.ts': EVERYTHING,
   'content-storage.ts': EVERYTHING,
   'upkeep.ts': EVERYTHING,
+  'usage-jobs.ts': EVERYTHING,
   'cli.ts': EVERYTHING,
   cli: EVERYTHING,
 }

@@ -4,6 +4,7 @@ import { LostRace, type Queryable, type Transaction } from './database.ts'
 import { type Placed, inPlace } from './look-up.ts'
 import { markUnlinked } from './sweep.ts'
 import { visibleCondition } from './repositories.ts'
+import { type CountedLink, insertReleases, insertStoreUsage } from './usage.ts'
 
 /** A blob as one repository sees it. */
 export interface LinkedBlob {
@@ -88,7 +89,10 @@ export async function holdBlob(
   const there = await find()
   if (there !== undefined) return there
   await tx.query(
-    'insert into blob (digest, size, store, storage_key) values ($1, $2, $3, $4) on conflict (digest) do nothing',
+    `with new as (
+       insert into blob (digest, size, store, storage_key) values ($1, $2, $3, $4)
+       on conflict (digest) do nothing returning store, size)
+     insert into usage_delta (store, blobs, blob_bytes, settled) select store, 1, size, true from new`,
     [blob.digest, blob.size, blob.store, blob.key],
   )
   const held = await find()
@@ -102,8 +106,8 @@ export async function repairBlob(
   id: number,
   sound: { readonly store: string; readonly key: string; readonly size: number },
 ): Promise<{ readonly store: string; readonly storage_key: string } | undefined> {
-  const old = await tx.query<{ store: string; storage_key: string }>(
-    'select store, storage_key from blob where id = $1 and damaged_at is not null for update',
+  const old = await tx.query<{ store: string; storage_key: string; size: number }>(
+    'select store, storage_key, size from blob where id = $1 and damaged_at is not null for update',
     [id],
   )
   if (old[0] === undefined) return undefined
@@ -113,24 +117,30 @@ export async function repairBlob(
       where id = $1`,
     [id, sound.store, sound.key, sound.size],
   )
+  await insertStoreUsage(tx, [
+    { store: old[0].store, blobs: -1, bytes: -old[0].size },
+    { store: sound.store, blobs: 1, bytes: sound.size },
+  ])
   return old[0]
 }
 
-/** Links a blob into a repository, or renews the lease of the link that is there. */
+/** Links a blob into a repository, or renews the lease of the link that is there. True when it was not there. */
 export async function linkBlob(
   tx: Transaction,
   link: { readonly repositoryId: number; readonly blobId: number; readonly digest: Digest; readonly leaseMs: number },
-): Promise<void> {
-  await tx.query(
+): Promise<boolean> {
+  const [row] = await tx.query<{ inserted: boolean }>(
     `insert into repository_blob (repository_id, blob_id, digest, lease_until)
      values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
      on conflict (repository_id, blob_id)
-     do update set lease_until = greatest(repository_blob.lease_until, excluded.lease_until)`,
+     do update set lease_until = greatest(repository_blob.lease_until, excluded.lease_until)
+     returning xmax = 0 as inserted`,
     [link.repositoryId, link.blobId, link.digest, link.leaseMs],
   )
+  return row?.inserted === true
 }
 
-/** Links a blob that `from` (or, without it, any repository) links. False when there is no such source. */
+/** Links a blob that `from` (or, without it, any repository) links; `inserted`: it was not linked here. Undefined without such a source. */
 export async function mountBlob(
   tx: Transaction,
   mount: {
@@ -141,10 +151,10 @@ export async function mountBlob(
     readonly visible: readonly (readonly string[])[]
     readonly leaseMs: number
   },
-): Promise<boolean> {
+): Promise<(CountedLink & { readonly inserted: boolean }) | undefined> {
   const values: unknown[] = [mount.repositoryId, mount.digest, mount.from ?? null, mount.leaseMs]
   const seen = mount.from === undefined ? visibleCondition('r.name', mount.visible, values) : 'true'
-  const rows = await tx.query(
+  const rows = await tx.query<CountedLink & { inserted: boolean }>(
     `insert into repository_blob (repository_id, blob_id, digest, lease_until)
      select $1, b.id, b.digest, clock_timestamp() + $4 * interval '1 millisecond'
        from blob b
@@ -153,10 +163,10 @@ export async function mountBlob(
                      where l.blob_id = b.id and r.deleted_at is null and ($3::text is null or r.name = $3) and ${seen})
      on conflict (repository_id, blob_id)
      do update set lease_until = greatest(repository_blob.lease_until, excluded.lease_until)
-     returning blob_id`,
+     returning blob_id, (select size from blob where id = blob_id) as size, xmax = 0 as inserted`,
     values,
   )
-  return rows.length === 1
+  return rows[0]
 }
 
 /** Locks a link for its removal. */
@@ -192,8 +202,24 @@ export async function removeLink(tx: Transaction, repositoryId: number, blobId: 
     repositoryId,
     blobId,
   ])
-  await tx.query('delete from repository_blob where repository_id = $1 and blob_id = $2', [repositoryId, blobId])
+  const gone = await tx.query<{ repository_id: number; blob_id: number; size: number; counted: boolean }>(
+    `delete from repository_blob l using blob b where l.repository_id = $1 and l.blob_id = $2 and b.id = l.blob_id
+     returning l.repository_id, l.blob_id, b.size, l.counted`,
+    [repositoryId, blobId],
+  )
+  await insertReleases(
+    tx,
+    gone.filter(({ counted }) => counted),
+  )
   await markUnlinked(tx, [blobId])
+}
+
+/** A link that is held. */
+export interface HeldLink {
+  readonly digest: Digest
+  readonly blob_id: number
+  /** Whether the repository's usage has it: it stays so while the link is held. */
+  readonly counted: boolean
 }
 
 /**
@@ -204,13 +230,12 @@ export async function holdLinks(
   tx: Transaction,
   repositoryId: number,
   digests: readonly Digest[],
-): Promise<ReadonlyMap<Digest, number>> {
-  if (digests.length === 0) return new Map()
-  const rows = await tx.query<{ digest: Digest; blob_id: number }>(
-    `select l.digest, l.blob_id from repository_blob l join blob b on b.id = l.blob_id
+): Promise<readonly HeldLink[]> {
+  if (digests.length === 0) return []
+  return await tx.query<HeldLink>(
+    `select l.digest, l.blob_id, l.counted from repository_blob l join blob b on b.id = l.blob_id
       where l.repository_id = $1 and l.digest = any($2::text[]) and b.damaged_at is null
       order by l.blob_id for key share of l`,
     [repositoryId, digests],
   )
-  return new Map(rows.map(row => [row.digest, row.blob_id]))
 }

@@ -1,6 +1,6 @@
 import type { Digest } from '../oci/digest.ts'
 import type { Reference, RepositoryName } from '../oci/name.ts'
-import type { Queryable, Transaction } from './database.ts'
+import { LostRace, type Queryable, type Transaction } from './database.ts'
 import { type Placed, inPlace } from './look-up.ts'
 
 /** A visible manifest, without its payload. */
@@ -92,16 +92,25 @@ export interface NewManifest {
   readonly provenance: Readonly<Record<string, string>> | undefined
 }
 
-/** Inserts a manifest, or revives and leases the one of that digest; answers its id. */
-export async function upsertManifest(tx: Transaction, manifest: NewManifest): Promise<number> {
-  const rows = await tx.query<{ id: number }>(
-    `insert into manifest (repository_id, digest, media_type, artifact_type, subject_digest, size, payload,
+/**
+ * Inserts a manifest, or revives and leases the one of that digest; answers its id, and whether it was not visible before.
+ * @throws LostRace where another transaction inserts it at the same time: the transaction is tried again.
+ */
+export async function upsertManifest(
+  tx: Transaction,
+  manifest: NewManifest,
+): Promise<{ readonly id: number; readonly appeared: boolean }> {
+  const rows = await tx.query<{ id: number; inserted: boolean; was: 'visible' | 'deleted' | null }>(
+    `with former as (
+       select case when deleted_at is null then 'visible' else 'deleted' end as was
+         from manifest where repository_id = $1 and digest = $2)
+     insert into manifest (repository_id, digest, media_type, artifact_type, subject_digest, size, payload,
                            annotations, lease_until, pushed_by, provenance)
      values ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9 * interval '1 millisecond', $10, $11)
      on conflict (repository_id, digest) do update
         set media_type = excluded.media_type, artifact_type = excluded.artifact_type,
             lease_until = greatest(manifest.lease_until, excluded.lease_until), deleted_at = null
-     returning id`,
+     returning id, xmax = 0 as inserted, (select was from former) as was`,
     [
       manifest.repositoryId,
       manifest.digest,
@@ -118,7 +127,9 @@ export async function upsertManifest(tx: Transaction, manifest: NewManifest): Pr
   )
   const row = rows[0]
   if (row === undefined) throw new Error('the manifest row was neither inserted nor updated')
-  return row.id
+  // Whoever locked it before knows its state; what was not there to be locked may have been anything since.
+  if (!row.inserted && row.was === null) throw new LostRace('the manifest was inserted by another transaction')
+  return { id: row.id, appeared: row.inserted || row.was === 'deleted' }
 }
 
 /** Holds visible manifests of these digests against removal until the transaction ends; answers those that exist. */
@@ -197,7 +208,7 @@ export async function lockManifest(
   tx: Transaction,
   repositoryId: number,
   digest: Digest,
-): Promise<{ readonly manifest_id: number; readonly digest: Digest } | undefined> {
+): Promise<{ readonly manifest_id: number; readonly digest: Digest; readonly size: number } | undefined> {
   await tx.query(
     `select id from manifest
       where id in (select id from manifest where repository_id = $1 and digest = $2
@@ -211,8 +222,8 @@ export async function lockManifest(
       order by id for no key update`,
     [repositoryId, digest],
   )
-  const rows = await tx.query<{ manifest_id: number; digest: Digest }>(
-    `select id as manifest_id, digest from manifest
+  const rows = await tx.query<{ manifest_id: number; digest: Digest; size: number }>(
+    `select id as manifest_id, digest, size from manifest
       where repository_id = $1 and digest = $2 and deleted_at is null for update`,
     [repositoryId, digest],
   )

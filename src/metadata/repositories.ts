@@ -1,17 +1,20 @@
 import type { RepositoryName } from '../oci/name.ts'
 import type { Queryable, Transaction } from './database.ts'
+import { holdQuotas } from './quotas.ts'
 
 /** A living repository. */
 export interface RepositoryRow {
   readonly id: number
   /** Whether sha512 content was ever pushed here, so that uploads hash for it as well. */
   readonly uses_sha512: boolean
+  /** The quotas that count it, ascending. */
+  readonly quotas: readonly number[]
 }
 
 /** The living repository of that name. */
 export async function findRepository(db: Queryable, name: RepositoryName): Promise<RepositoryRow | undefined> {
   const rows = await db.query<RepositoryRow>(
-    'select id, uses_sha512 from repository where name = $1 and deleted_at is null',
+    'select id, uses_sha512, quotas from repository where name = $1 and deleted_at is null',
     [name],
   )
   return rows[0]
@@ -23,7 +26,7 @@ export async function holdExistingRepository(
   name: RepositoryName,
 ): Promise<RepositoryRow | undefined> {
   const held = await tx.query<RepositoryRow>(
-    'select id, uses_sha512 from repository where name = $1 and deleted_at is null for key share',
+    'select id, uses_sha512, quotas from repository where name = $1 and deleted_at is null for key share',
     [name],
   )
   return held[0]
@@ -36,9 +39,15 @@ export async function holdExistingRepository(
 export async function holdRepository(tx: Transaction, name: RepositoryName): Promise<RepositoryRow> {
   const held = await holdExistingRepository(tx, name)
   if (held !== undefined) return held
-  await tx.query('insert into repository (name) values ($1) on conflict (name) where deleted_at is null do nothing', [
-    name,
-  ])
+  await holdQuotas(tx)
+  await tx.query(
+    `with made as (
+       insert into repository (name, quotas)
+       values ($1, array(select id from quota where $1 ~ regex order by id))
+       on conflict (name) where deleted_at is null do nothing returning id)
+     insert into repository_usage (repository_id) select id from made`,
+    [name],
+  )
   return await holdRepository(tx, name)
 }
 

@@ -1,5 +1,6 @@
 import type { Digest } from '../oci/digest.ts'
 import type { Queryable, Transaction } from './database.ts'
+import { insertStoreUsage } from './usage.ts'
 
 /** A blob and where its bytes are. */
 export interface StoredBlob {
@@ -209,5 +210,9 @@ export async function moveBlob(
     'delete from trash where store = $1 and storage_key = $2 and purging_at is null returning store',
     [to.store, to.key],
   )
+  await insertStoreUsage(tx, [
+    { store: blob.store, blobs: -1, bytes: -blob.size },
+    { store: to.store, blobs: 1, bytes: blob.size },
+  ])
   return taken.length === 1 ? 'moved' : 'late'
 }

@@ -1,5 +1,6 @@
 import type { Digest } from '../oci/digest.ts'
 import type { Transaction } from './database.ts'
+import { insertReleases, insertStoreUsage } from './usage.ts'
 
 // The statements of the collector. It never waits for a row: what another transaction holds is looked at next time, so
 // it can be in no deadlock. Rows are locked first and judged by a later statement, whose snapshot sees whatever was
@@ -136,22 +137,34 @@ export async function releaseDependants(
   return held
 }
 
-/** Removes locked manifests that nothing keeps, with their edges. Answers those that went. */
-export async function deleteManifests(
-  tx: Transaction,
-  ids: readonly number[],
-): Promise<readonly { readonly id: number; readonly repository: string; readonly digest: Digest }[]> {
+/** Removes locked manifests that nothing keeps, with their edges, and ends their counting. Answers those that went. */
+export async function deleteManifests(tx: Transaction, ids: readonly number[]): Promise<readonly Gone[]> {
   if (ids.length === 0) return []
   await tx.query(
     `update manifest_child e set child_id = null from manifest m
       where m.id = any($1::bigint[]) and e.repository_id = m.repository_id and e.child_id = m.id`,
     [ids],
   )
-  return await tx.query<{ id: number; repository: string; digest: Digest }>(
+  const gone = await tx.query<Gone>(
     `delete from manifest m where m.id = any($1::bigint[]) and not (${ROOTED})
-      returning m.id, m.digest, (select r.name from repository r where r.id = m.repository_id) as repository`,
+      returning m.id, m.repository_id, m.digest, m.size, m.deleted_at is null as visible,
+                (select r.name from repository r where r.id = m.repository_id) as repository`,
     [ids],
   )
+  await insertReleases(
+    tx,
+    gone.filter(({ visible }) => visible).map(({ repository_id, size }) => ({ repository_id, size })),
+  )
+  return gone
+}
+
+interface Gone {
+  readonly id: number
+  readonly repository_id: number
+  readonly repository: string
+  readonly digest: Digest
+  readonly size: number
+  readonly visible: boolean
 }
 
 /** A link whose lease has ended, locked. */
@@ -183,11 +196,16 @@ export async function keepNamedLinks(tx: Transaction, links: readonly ExpiredLin
   return rows.length
 }
 
-/** Removes locked links that no manifest names. Answers the blobs they were of. */
+/** Removes locked links that no manifest names, and ends their counting. Answers the blobs they were of. */
 export async function deleteLinks(tx: Transaction, links: readonly ExpiredLink[]): Promise<readonly number[]> {
-  const rows = await tx.query<{ blob_id: number }>(
-    `delete from repository_blob l where ${LOCKED_LINKS} and not ${NAMED} returning l.blob_id`,
+  const rows = await tx.query<{ repository_id: number; blob_id: number; size: number; counted: boolean }>(
+    `delete from repository_blob l using blob b where ${LOCKED_LINKS} and not ${NAMED} and b.id = l.blob_id
+     returning l.repository_id, l.blob_id, b.size, l.counted`,
     linkKeys(links),
+  )
+  await insertReleases(
+    tx,
+    rows.filter(({ counted }) => counted),
   )
   return [...new Set(rows.map(row => row.blob_id))]
 }
@@ -256,15 +274,19 @@ export async function trashBlobs(
   ids: readonly number[],
   graceMs: number,
 ): Promise<{ readonly blobs: number; readonly bytes: number }> {
-  const rows = await tx.query<{ size: number }>(
+  const rows = await tx.query<{ store: string; size: number }>(
     `with gone as (
        delete from blob b where b.id = any($1::bigint[])
           and not exists (select from repository_blob l where l.blob_id = b.id offset 0)
        returning b.store, b.storage_key, b.digest, b.size)
      insert into trash (store, storage_key, digest, size, purge_after)
      select store, storage_key, digest, size, clock_timestamp() + $2 * interval '1 millisecond' from gone
-     returning size`,
+     returning store, size`,
     [ids, graceMs],
+  )
+  await insertStoreUsage(
+    tx,
+    rows.map(({ store, size }) => ({ store, blobs: -1, bytes: -size })),
   )
   return { blobs: rows.length, bytes: rows.reduce((sum, row) => sum + row.size, 0) }
 }

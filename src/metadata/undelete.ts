@@ -5,6 +5,8 @@ import type { Queryable, Transaction } from './database.ts'
 export interface FamilyMember {
   readonly id: number
   readonly digest: Digest
+  /** Bytes. */
+  readonly size: number
   readonly hidden: boolean
   /** Whether it comes back: the grace of the head of the family is not over, and it was not hidden before that. */
   readonly returns: boolean
@@ -45,7 +47,7 @@ export async function lockFamily(
   const ids = rows.filter(row => row.in_family).map(row => row.id)
   // A second statement: whoever held a row meanwhile may have changed it. Its time is one for all rows.
   return await tx.query<FamilyMember>(
-    `select m.id, m.digest, m.deleted_at is not null as hidden,
+    `select m.id, m.digest, m.size, m.deleted_at is not null as hidden,
             coalesce(m.deleted_at >= head.deleted_at and head.lease_until > statement_timestamp(), false) as returns
        from manifest head join manifest m on m.id = any($3::bigint[])
       where head.repository_id = $1 and head.digest = $2
@@ -64,10 +66,17 @@ export async function reviveManifests(tx: Transaction, ids: readonly number[], l
   )
 }
 
-/** Binds the edges of these manifests to links that came after them, and holds those against removal. */
-export async function bindEdges(tx: Transaction, repositoryId: number, ids: readonly number[]): Promise<void> {
-  await tx.query(
-    `select l.blob_id from repository_blob l
+/**
+ * Binds the edges of these manifests to links that came after them, and holds those against removal. Answers the blobs
+ * whose links do not count as used.
+ */
+export async function bindEdges(
+  tx: Transaction,
+  repositoryId: number,
+  ids: readonly number[],
+): Promise<readonly number[]> {
+  const links = await tx.query<{ blob_id: number; counted: boolean }>(
+    `select l.blob_id, l.counted from repository_blob l
       where l.repository_id = $1 and l.digest in (select digest from manifest_blob where manifest_id = any($2::bigint[]))
       order by l.blob_id for key share`,
     [repositoryId, ids],
@@ -78,6 +87,7 @@ export async function bindEdges(tx: Transaction, repositoryId: number, ids: read
         and e.blob_id is distinct from l.blob_id`,
     [repositoryId, ids],
   )
+  return links.filter(link => !link.counted).map(link => link.blob_id)
 }
 
 /** A manifest with a digest that it names and its repository does not have. */

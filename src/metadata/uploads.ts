@@ -1,5 +1,6 @@
 import type { RepositoryName } from '../oci/name.ts'
 import type { Queryable, Transaction } from './database.ts'
+import type { RepositoryRow } from './repositories.ts'
 
 /** Digests of the first `offset` bytes by algorithm; an algorithm that was not followed is absent. */
 export type PrefixDigests = Readonly<Partial<Record<'sha256' | 'sha512', string>>>
@@ -43,14 +44,19 @@ export async function insertUpload(
   )
 }
 
+/** A session with what matters of its repository. */
+export interface FoundUpload extends UploadRow, Pick<RepositoryRow, 'uses_sha512' | 'quotas'> {
+  readonly busy: boolean
+}
+
 /** An unexpired session of that repository. */
 export async function findUpload(
   db: Queryable,
   repository: RepositoryName,
   id: string,
-): Promise<(UploadRow & { readonly busy: boolean; readonly uses_sha512: boolean }) | undefined> {
-  const rows = await db.query<UploadRow & { busy: boolean; uses_sha512: boolean }>(
-    `select ${COLUMNS}, r.uses_sha512,
+): Promise<FoundUpload | undefined> {
+  const rows = await db.query<FoundUpload>(
+    `select ${COLUMNS}, r.uses_sha512, r.quotas,
             coalesce(u.lease_until > clock_timestamp(), false) as busy
        from upload u join repository r on r.id = u.repository_id
       where u.id = $1 and r.name = $2 and r.deleted_at is null and u.expires_at > clock_timestamp()`,
@@ -164,12 +170,12 @@ export async function saveUpload(
 
 /** Lets go of the lease, if it is still ours. */
 export async function releaseUpload(tx: Transaction, id: string, epoch: number): Promise<void> {
-  await tx.query('update upload set lease_until = null where id = $1 and epoch = $2', [id, epoch])
+  await tx.query('update upload set lease_until = null, reserved = 0 where id = $1 and epoch = $2', [id, epoch])
 }
 
 /** Frees every lease. Only for an index that no other process can have open, right after it was opened. */
 export async function releaseAllUploads(tx: Transaction): Promise<void> {
-  await tx.query('update upload set lease_until = null where lease_until is not null')
+  await tx.query('update upload set lease_until = null, reserved = 0 where lease_until is not null')
 }
 
 /** Removes the session at our epoch, which is the right to finish it. False when another finished or cancelled it. */
@@ -206,4 +212,20 @@ export async function discardExpiredUploads(tx: Transaction, limit: number, grac
     [limit, graceMs],
   )
   return rows.length
+}
+
+/** Notes what a session's writer announced or has sent, in bytes, until it lets go of the lease or that runs out. */
+export async function reserveUpload(tx: Transaction, id: string, epoch: number, bytes: number): Promise<void> {
+  await tx.query('update upload set reserved = $3 where id = $1 and epoch = $2', [id, epoch, bytes])
+}
+
+/** What is being sent now, in bytes, to repositories that a quota counts; without the session `except`. */
+export async function reservedBytes(db: Queryable, quotaId: number, except: string | undefined): Promise<number> {
+  const [row] = await db.query<{ bytes: number }>(
+    `select coalesce(sum(u.reserved), 0)::bigint as bytes from upload u join repository r on r.id = u.repository_id
+      where u.reserved > 0 and u.lease_until > clock_timestamp() and r.quotas @> array[$1::bigint]
+        and u.id is distinct from $2::uuid`,
+    [quotaId, except ?? null],
+  )
+  return row?.bytes ?? 0
 }

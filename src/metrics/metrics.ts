@@ -1,4 +1,6 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
+import type { QuotaRow } from '../metadata/quotas.ts'
+import type { StoreRow, TotalRow } from '../metadata/usage.ts'
 import type { RequestRecord } from '../middleware/request-log.ts'
 import { type CollectionMetrics, createCollectionMetrics } from './collection-metrics.ts'
 
@@ -10,6 +12,13 @@ export interface IndexLoad {
   readonly open: number
   readonly busy: number
   readonly waiting: number
+}
+
+/** What the registry and its quotas use. */
+export interface UsageFigures {
+  readonly total: TotalRow
+  readonly stores: readonly StoreRow[]
+  readonly quotas: readonly Pick<QuotaRow, 'pattern' | 'measure' | 'limit_bytes' | 'used_bytes'>[]
 }
 
 /** The process's Prometheus metrics. Labels have few values: none is taken from what a client sends. */
@@ -26,6 +35,10 @@ export interface Metrics {
   /** Read at each scrape: whether each store, by its name, is this registry's. */
   watchStores(owned: () => ReadonlyMap<string, boolean>): void
   readonly collection: CollectionMetrics
+  /** What is used now, in bytes and numbers; the figures of a turn replace those of the turn before. */
+  setUsage(usage: UsageFigures): void
+  /** A counter of usage was wrong and is repaired. */
+  usageDrifted(): void
   readonly contentType: string
   render(): Promise<string>
 }
@@ -91,7 +104,11 @@ export function createMetrics(version: string): Metrics {
     labelNames: ['kind'],
     registers,
   })
+  const usage = usageGauges(registers)
+  const drifts = counter('berth_usage_drifts_total', 'Counters of usage that were found wrong and repaired')
   return {
+    ...usage,
+    usageDrifted: () => drifts.inc(),
     observeRequest(record) {
       const method = METHODS.has(record.method) ? record.method : 'other'
       requests.labels(method, record.route, String(record.status)).inc()
@@ -139,5 +156,36 @@ export function createMetrics(version: string): Metrics {
     collection: createCollectionMetrics(register),
     contentType: register.contentType,
     render: () => register.metrics(),
+  }
+}
+
+function usageGauges(registers: Registry[]): Pick<Metrics, 'setUsage'> {
+  const gauge = (name: string, help: string, labelNames: string[] = []): Gauge =>
+    new Gauge({ name, help, labelNames, registers })
+  const total = gauge('berth_usage_bytes', 'Bytes that repositories use, each blob once a repository')
+  const objects = gauge('berth_usage_objects', 'Repositories, manifests and tags', ['kind'])
+  const stored = gauge('berth_store_bytes', 'Bytes that lie in a store: of blobs, and of the trash', ['store', 'kind'])
+  const blobs = gauge('berth_store_blobs', 'Blobs that lie in a store', ['store'])
+  const used = gauge('berth_quota_used_bytes', 'Bytes that the repositories of a quota use', ['pattern', 'measure'])
+  const limit = gauge('berth_quota_limit_bytes', 'Bytes that the repositories of a quota may use', [
+    'pattern',
+    'measure',
+  ])
+  return {
+    setUsage(figures) {
+      total.set(figures.total.bytes)
+      for (const kind of ['repositories', 'manifests', 'tags'] as const) objects.labels(kind).set(figures.total[kind])
+      for (const { store, blobs: count, bytes, trash_bytes: trash } of figures.stores) {
+        stored.labels(store, 'blobs').set(bytes)
+        stored.labels(store, 'trash').set(trash)
+        blobs.labels(store).set(count)
+      }
+      used.reset()
+      limit.reset()
+      for (const { pattern, measure, used_bytes: bytes, limit_bytes: most } of figures.quotas) {
+        used.labels(pattern, measure).set(bytes)
+        limit.labels(pattern, measure).set(most)
+      }
+    },
   }
 }

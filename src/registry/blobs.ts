@@ -9,6 +9,7 @@ import { LookUp } from '../metadata/look-up.ts'
 import { holdExistingRepository, holdRepository } from '../metadata/repositories.ts'
 import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
 import { type Caller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
+import { addUsage, settleUsage } from './usage.ts'
 
 /** A blob that the repository links: its size in bytes and where its bytes are. */
 export interface BlobInfo {
@@ -80,6 +81,7 @@ export async function sendBlob(
  * Links a blob of another repository into this one without moving bytes: distribution-spec, "Mounting a blob from
  * another repository". Without `from` any repository that the caller may pull will do. False: there is no such source,
  * open a session instead.
+ * @throws RegistryError DENIED where a quota has no room for it.
  */
 export async function mountBlob(
   context: RegistryContext,
@@ -96,13 +98,15 @@ export async function mountBlob(
     return await context.db.transaction(async tx => {
       const repository = await holdRepository(tx, mount.name)
       checkBinding(caller, repository.id)
-      return await blobs.mountBlob(tx, {
+      const link = await blobs.mountBlob(tx, {
         repositoryId: repository.id,
         digest: mount.digest,
         from: mount.from,
         visible: mount.visible,
         leaseMs: context.lifetimes.leaseMs,
       })
+      if (link?.inserted === true) await addUsage(tx, repository, { links: [link] })
+      return link !== undefined
     })
   } catch (error) {
     // The blob was collected between the look and the link.
@@ -121,7 +125,7 @@ export async function deleteBlob(
   digest: Digest,
   caller: Caller,
 ): Promise<void> {
-  await context.db.transaction(async tx => {
+  const repositoryId = await context.db.transaction(async tx => {
     const repository = await holdExistingRepository(tx, name)
     if (repository !== undefined) checkBinding(caller, repository.id)
     const link = repository && (await blobs.lockLink(tx, repository.id, digest))
@@ -135,5 +139,7 @@ export async function deleteBlob(
     }
     await blobs.removeLink(tx, repository.id, link.blob_id)
     await insertEvent(tx, 'blob.delete', name, { digest, principal: caller.principal })
+    return repository.id
   })
+  await settleUsage(context.db, repositoryId)
 }

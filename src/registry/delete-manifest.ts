@@ -10,6 +10,7 @@ import { recordAct } from './audit.ts'
 import { type AdminCaller, type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type TagGuard, openTagGuard } from './tag-guard.ts'
 import { keptMs, lockTags, removeLockedTag } from './tags.ts'
+import { removeManifests, settleUsage } from './usage.ts'
 
 /**
  * Deletes one tag, or a manifest and every tag on it: distribution-spec, "Deleting tags" and "Deleting Manifests".
@@ -24,7 +25,10 @@ export async function deleteManifest(
   caller: Caller,
 ): Promise<void> {
   const { allowChildDelete } = context
-  await context.db.transaction(tx => deleteIn(context, tx, { name, reference, caller, allowChildDelete }))
+  const repositoryId = await context.db.transaction(tx =>
+    deleteIn(context, tx, { name, reference, caller, allowChildDelete }),
+  )
+  await settleUsage(context.db, repositoryId)
 }
 
 /**
@@ -39,10 +43,12 @@ export async function deleteManifestByAdmin(
 ): Promise<void> {
   const { name, reference, force } = deletion
   const allowChildDelete = force || context.allowChildDelete
-  await context.db.transaction(async tx => {
-    await deleteIn(context, tx, { name, reference, caller, allowChildDelete })
+  const repositoryId = await context.db.transaction(async tx => {
+    const deletedFrom = await deleteIn(context, tx, { name, reference, caller, allowChildDelete })
     await recordAct(tx, caller, 'manifest.delete', { repository: name, ...reference, force })
+    return deletedFrom
   })
+  await settleUsage(context.db, repositoryId)
 }
 
 interface Deletion {
@@ -52,7 +58,8 @@ interface Deletion {
   readonly allowChildDelete: boolean
 }
 
-async function deleteIn(context: RegistryContext, tx: Transaction, deletion: Deletion): Promise<void> {
+/** Answers the repository whose use has become less. */
+async function deleteIn(context: RegistryContext, tx: Transaction, deletion: Deletion): Promise<number> {
   const { name, reference, caller } = deletion
   const repository = await holdExistingRepository(tx, name)
   if (repository === undefined) throw unknownManifest(reference)
@@ -61,6 +68,7 @@ async function deleteIn(context: RegistryContext, tx: Transaction, deletion: Del
   if (reference.tag === undefined)
     await removeManifest(context, tx, { ...deletion, repositoryId: repository.id, guard, digest: reference.digest })
   else await removeOneTag(context, tx, { ...deletion, repositoryId: repository.id, guard, tag: reference.tag })
+  return repository.id
 }
 
 interface Located extends Deletion {
@@ -101,6 +109,7 @@ async function removeManifest(
   const tags = await removeTagsOf(tx, repositoryId, manifest, caller.principal)
   await manifests.hideManifest(tx, manifest.manifest_id, context.lifetimes.deleteGraceMs)
   await manifests.unrootDependants(tx, repositoryId, manifest, keptMs(context.lifetimes))
+  await removeManifests(tx, repositoryId, [{ id: manifest.manifest_id, size: manifest.size, tags }])
   await insertEvent(tx, 'manifest.delete', deletion.name, { digest, tags, principal: caller.principal })
 }
 

@@ -9,10 +9,12 @@ import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
 import * as manifests from '../metadata/manifests.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
+import { type CountedLink, countLinks } from '../metadata/usage.ts'
 import { pointTag, serialiseTag } from '../metadata/tags.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type AbsentContent, type ManifestPlan, absentContent, planManifest, warningsOf } from './manifest-plan.ts'
 import { openTagGuard } from './tag-guard.ts'
+import { addUsage } from './usage.ts'
 
 /** A visible manifest. `size` in bytes. */
 export interface ManifestInfo {
@@ -93,7 +95,7 @@ export interface PushedManifest {
  * Stores a manifest verbatim with its edges and tags in one transaction: distribution-spec, "Pushing Manifests".
  * Repeating it is success.
  * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN (an entry for each missing digest);
- * DENIED where a tag rule refuses.
+ * DENIED where a tag rule refuses, or a quota has no room for it.
  */
 export async function pushManifest(
   context: RegistryContext,
@@ -118,7 +120,7 @@ export async function pushManifest(
     const guard = tags.length === 0 ? undefined : await openTagGuard(tx, push.name, caller)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
     await manifests.lockTargets(tx, repository.id, digest, tags)
-    const { manifestId, absent } = await writeManifest(context, tx, {
+    const { manifestId, appeared, absent, links } = await writeManifest(context, tx, {
       push,
       plan,
       digest,
@@ -126,11 +128,13 @@ export async function pushManifest(
       caller,
     })
     const former = []
+    let created = 0
     for (const tag of tags) {
       const { principal } = caller
       const target = { repositoryId: repository.id, name: tag, manifestId, digest, principal, action: 'push' } as const
       const pointed = await pointTag(tx, target)
       if (pointed.change !== 'unchanged') guard?.check(tag, pointed.change)
+      if (pointed.change === 'created') created += 1
       if (pointed.change === 'moved') former.push(pointed.former)
     }
     for (const target of former) {
@@ -141,9 +145,20 @@ export async function pushManifest(
       tags,
       principal: caller.principal,
     })
-    return warningsOf(plan, absent)
+    const visible = appeared ? { manifests: 1, manifestBytes: push.bytes.byteLength } : {}
+    const full = await addUsage(tx, repository, { links, ...visible, tags: created })
+    return [...full, ...warningsOf(plan, absent)]
   })
   return { digest, subject: plan.subject, tags, warnings }
+}
+
+interface WrittenManifest {
+  readonly manifestId: number
+  /** Whether it was not visible before. */
+  readonly appeared: boolean
+  readonly absent: AbsentContent
+  /** Links that count again because of it. */
+  readonly links: readonly CountedLink[]
 }
 
 async function writeManifest(
@@ -156,9 +171,9 @@ async function writeManifest(
     readonly repositoryId: number
     readonly caller: Caller
   },
-): Promise<{ readonly manifestId: number; readonly absent: AbsentContent }> {
+): Promise<WrittenManifest> {
   const { plan, repositoryId } = write
-  const manifestId = await manifests.upsertManifest(tx, {
+  const { id: manifestId, appeared } = await manifests.upsertManifest(tx, {
     repositoryId,
     digest: write.digest,
     mediaType: plan.mediaType,
@@ -171,11 +186,12 @@ async function writeManifest(
     provenance: write.caller.provenance,
   })
   const children = await manifests.holdManifests(tx, repositoryId, plan.children)
-  const links = await holdLinks(
+  const held = await holdLinks(
     tx,
     repositoryId,
     plan.blobs.map(blob => blob.digest),
   )
+  const links = new Map(held.map(link => [link.digest, link.blob_id]))
   const absent = absentContent(plan, { blobs: links, children })
   const missing = [...(context.requireBlobs ? absent.blobs : []), ...(context.requireChildren ? absent.children : [])]
   if (missing.length > 0) {
@@ -198,5 +214,6 @@ async function writeManifest(
     manifestId,
     plan.children.map(digest => ({ digest, childId: children.get(digest) })),
   )
-  return { manifestId, absent }
+  const uncounted = held.filter(link => !link.counted).map(link => link.blob_id)
+  return { manifestId, appeared, absent, links: await countLinks(tx, repositoryId, uncounted) }
 }

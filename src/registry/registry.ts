@@ -26,7 +26,7 @@ export interface Registry {
     caller: Caller,
   ): Promise<boolean>
   deleteBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<void>
-  startUpload(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm): Promise<string>
+  startUpload(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm, whole?: boolean): Promise<string>
   uploadStatus(target: UploadTarget): Promise<number>
   appendUpload(target: UploadTarget, body: UploadBody): Promise<number>
   finishUpload(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void>

@@ -2,6 +2,7 @@ import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
+import { enterQuotas, leaveQuotas } from '../metadata/quotas.ts'
 import * as rows from '../metadata/repository-admin.ts'
 import { lockDeletedRepository, reviveRepository } from '../metadata/undelete.ts'
 import { recordAct } from './audit.ts'
@@ -88,6 +89,7 @@ export async function deleteRepository(
     if (id === undefined) throw unknown(name)
     const guard = await openTagGuard(tx, name, caller)
     await checkEveryTag(tx, guard, id, 'deleted')
+    await leaveQuotas(tx, id)
     await rows.hideRepository(tx, id, caller.principal)
     await insertEvent(tx, 'repository.delete', name, { id, principal: caller.principal })
     await recordAct(tx, caller, 'repository.delete', { repository: name, id })
@@ -116,6 +118,7 @@ export async function undeleteRepository(
       const guard = await openTagGuard(tx, name, caller)
       await checkEveryTag(tx, guard, deleted.id, 'created')
       await reviveRepository(tx, deleted.id)
+      await enterQuotas(tx, deleted.id)
       await insertEvent(tx, 'repository.undelete', name, { id: deleted.id, principal: caller.principal })
       await recordAct(tx, caller, 'repository.undelete', { repository: name, id: deleted.id })
       return { id: deleted.id }

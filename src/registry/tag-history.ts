@@ -11,6 +11,7 @@ import { type Page, page } from './lists.ts'
 import { moveTag } from './move-tag.ts'
 import { openTagGuard } from './tag-guard.ts'
 import { holdOrRefuse, reviveFamily } from './undelete.ts'
+import { addUsage } from './usage.ts'
 
 /** One change of a tag: made where `from` is null, removed where `to` is. */
 export interface TagHistoryEntry {
@@ -56,7 +57,8 @@ export async function rollBackTag(
 ): Promise<{ readonly from: Digest; readonly to: Digest }> {
   const { name, tag } = rollback
   return await context.db.transaction(async tx => {
-    const repositoryId = await holdOrRefuse(tx, name)
+    const repository = await holdOrRefuse(tx, name)
+    const repositoryId = repository.id
     const guard = await openTagGuard(tx, name, caller)
     await serialiseTag(tx, repositoryId, tag)
     const present = await targetOf(tx, repositoryId, tag)
@@ -70,10 +72,12 @@ export async function rollBackTag(
       const what = 'to' in rollback.target ? `has not pointed to ${rollback.target.to}` : 'does not go back so far'
       throw new RegistryError('NOT_FOUND', { message: `the history of ${name}:${tag} ${what}` })
     }
-    const { target } = await reviveFamily(context, tx, { repositoryId, name, caller }, { digest, tags: [tag] })
-    const changed = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'rollback' })
+    const place = { repositoryId, name, caller }
+    const { target, use } = await reviveFamily(context, tx, place, { digest, tags: [tag] })
+    const change = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'rollback' })
     const moved = { from: present.digest, to: digest }
-    if (changed) await recordAct(tx, caller, 'tag.rollback', { repository: name, tag, ...moved })
+    if (change !== 'unchanged') await recordAct(tx, caller, 'tag.rollback', { repository: name, tag, ...moved })
+    await addUsage(tx, repository, use)
     return moved
   })
 }

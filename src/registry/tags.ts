@@ -4,6 +4,7 @@ import type { Transaction } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { lockTargets, unrootManifest } from '../metadata/manifests.ts'
 import { removeTag, serialiseTag, targetOf } from '../metadata/tags.ts'
+import { NO_USAGE, insertUsage } from '../metadata/usage.ts'
 import type { Lifetimes, RegistryContext } from './context.ts'
 import type { TagGuard } from './tag-guard.ts'
 
@@ -36,6 +37,7 @@ export async function removeLockedTag(
   guard.check(name, 'deleted')
   await removeTag(tx, repositoryId, name, principal)
   await unrootManifest(tx, target.manifest_id, keptMs(lifetimes))
+  await insertUsage(tx, repositoryId, { ...NO_USAGE, tags: -1 })
   await insertEvent(tx, 'tag.delete', repository, { tag: name, digest: target.digest, principal })
   return target.digest
 }

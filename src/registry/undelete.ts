@@ -5,15 +5,17 @@ import type { RepositoryName, Tag } from '../oci/name.ts'
 import type { Transaction } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { readManifestContent } from '../metadata/manifests.ts'
-import { holdExistingRepository } from '../metadata/repositories.ts'
+import { type RepositoryRow, holdExistingRepository } from '../metadata/repositories.ts'
 import { lastRemoved, restoreTags, tagsRemovedWith } from '../metadata/tag-history.ts'
 import { type TagTarget, serialiseTag, targetOf } from '../metadata/tags.ts'
 import { bindEdges, findAbsentBlobs, lockFamily, reviveManifests } from '../metadata/undelete.ts'
+import { countLinks } from '../metadata/usage.ts'
 import { recordAct } from './audit.ts'
 import { type AdminCaller, type RegistryContext } from './context.ts'
 import { planManifest } from './manifest-plan.ts'
 import { moveTag } from './move-tag.ts'
 import { openTagGuard } from './tag-guard.ts'
+import { type Addition, addUsage } from './usage.ts'
 
 /** What came back. */
 export interface Undeleted {
@@ -37,9 +39,11 @@ export async function undeleteManifest(
   caller: AdminCaller,
 ): Promise<Undeleted> {
   return await context.db.transaction(async tx => {
-    const repositoryId = await holdOrRefuse(tx, name)
+    const repository = await holdOrRefuse(tx, name)
+    const repositoryId = repository.id
     const guard = await openTagGuard(tx, name, caller)
-    const { target, manifests } = await reviveFamily(context, tx, { repositoryId, name, caller }, { digest, tags: [] })
+    const place = { repositoryId, name, caller }
+    const { target, manifests, use } = await reviveFamily(context, tx, place, { digest, tags: [] })
     const names = await tagsRemovedWith(tx, repositoryId, digest)
     const tags = await restoreTags(tx, repositoryId, names, target, caller.principal)
     for (const tag of tags) guard.check(tag, 'created')
@@ -50,6 +54,7 @@ export async function undeleteManifest(
     if (manifests.length + tags.length > 0) {
       await recordAct(tx, caller, 'manifest.undelete', { repository: name, digest, tags: tags.length })
     }
+    await addUsage(tx, repository, { ...use, tags: tags.length })
     return { digest, tags, manifests }
   })
 }
@@ -67,7 +72,8 @@ export async function undeleteTag(
 ): Promise<Undeleted> {
   const { name, tag, force } = undeletion
   return await context.db.transaction(async tx => {
-    const repositoryId = await holdOrRefuse(tx, name)
+    const repository = await holdOrRefuse(tx, name)
+    const repositoryId = repository.id
     const guard = await openTagGuard(tx, name, caller)
     await serialiseTag(tx, repositoryId, tag)
     const digest = await lastRemoved(tx, repositoryId, tag)
@@ -80,23 +86,24 @@ export async function undeleteTag(
         message: `${name}:${tag} is there with another digest, ${present.digest}: with force it is moved to ${digest}`,
       })
     }
-    const { target, manifests } = await reviveFamily(
+    const { target, manifests, use } = await reviveFamily(
       context,
       tx,
       { repositoryId, name, caller },
       { digest, tags: [tag] },
     )
-    const changed = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'undelete' })
-    if (changed) await recordAct(tx, caller, 'tag.undelete', { repository: name, tag, digest, force })
+    const change = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'undelete' })
+    if (change !== 'unchanged') await recordAct(tx, caller, 'tag.undelete', { repository: name, tag, digest, force })
+    await addUsage(tx, repository, { ...use, tags: change === 'created' ? 1 : 0 })
     return { digest, tags: [tag], manifests }
   })
 }
 
-/** @returns the id of the living repository, held. @throws RegistryError NAME_UNKNOWN. */
-export async function holdOrRefuse(tx: Transaction, name: RepositoryName): Promise<number> {
+/** @returns the living repository, held. @throws RegistryError NAME_UNKNOWN. */
+export async function holdOrRefuse(tx: Transaction, name: RepositoryName): Promise<RepositoryRow> {
   const repository = await holdExistingRepository(tx, name)
   if (repository === undefined) throw new RegistryError('NAME_UNKNOWN', { detail: { name } })
-  return repository.id
+  return repository
 }
 
 /** Where content comes back, and by whom. */
@@ -108,7 +115,7 @@ interface Place {
 
 /**
  * Makes a manifest visible, where it is hidden, with what was hidden after it. Locks what `tags` point to as well, so
- * that one statement locks manifests in the order of their ids.
+ * that one statement locks manifests in the order of their ids. The caller counts the `use` of what came back, last.
  * @throws RegistryError NOT_FOUND, CONFLICT.
  */
 export async function reviveFamily(
@@ -116,7 +123,7 @@ export async function reviveFamily(
   tx: Transaction,
   { repositoryId, name, caller }: Place,
   { digest, tags }: { readonly digest: Digest; readonly tags: readonly Tag[] },
-): Promise<{ readonly target: TagTarget; readonly manifests: readonly Digest[] }> {
+): Promise<{ readonly target: TagTarget; readonly manifests: readonly Digest[]; readonly use: Addition }> {
   const family = await lockFamily(tx, repositoryId, digest, tags)
   const [head] = family
   if (head === undefined || (head.hidden && !head.returns)) {
@@ -126,15 +133,20 @@ export async function reviveFamily(
   }
   const target = { manifest_id: head.id, digest }
   const returning = family.filter(member => member.returns)
-  if (returning.length === 0) return { target, manifests: [] }
+  if (returning.length === 0) return { target, manifests: [], use: { links: [] } }
   const stays = family.filter(member => member.returns || !member.hidden).map(member => member.id)
   await reviveManifests(tx, stays, context.lifetimes.leaseMs)
   const ids = returning.map(member => member.id)
-  await bindEdges(tx, repositoryId, ids)
+  const uncounted = await bindEdges(tx, repositoryId, ids)
   if (context.requireBlobs) await requireBlobsOf(tx, ids)
   const manifests = returning.map(member => member.digest)
   await insertEvent(tx, 'manifest.undelete', name, { digest, manifests, principal: caller.principal })
-  return { target, manifests }
+  const use = {
+    links: await countLinks(tx, repositoryId, uncounted),
+    manifests: returning.length,
+    manifestBytes: returning.reduce((sum, { size }) => sum + size, 0),
+  }
+  return { target, manifests, use }
 }
 
 /** A hidden manifest does not keep its blobs from being deleted. @throws RegistryError CONFLICT where one was. */

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Digest, type DigestAlgorithm, algorithmOf, digestOf } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
+import { holdBlob, holdLinks, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
@@ -13,6 +13,7 @@ import { type BlobLookUp, statBlob } from './blobs.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
 import { type UploadLease, UploadLeases } from './upload-lease.ts'
+import { addUsage, checkRoom } from './usage.ts'
 import { type UploadTarget, checkStart, refusalOf, unknownUpload, wrongDigest } from './upload-refusals.ts'
 
 /** Clients give up 30 s after their last byte, so a longer close answers 503 and goes on. */
@@ -42,8 +43,12 @@ export class Uploads {
     this.#leases = new UploadLeases(context.db)
   }
 
-  /** Opens a session; answers its id. `algorithm` is what the client says it will close with. */
-  async start(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm): Promise<string> {
+  /**
+   * Opens a session; answers its id. `algorithm` is what the client says it will close with; `whole`: the request carries
+   * all of the content and says its digest, so that quotas are asked once that is looked at.
+   * @throws RegistryError DENIED where a quota has no room at all.
+   */
+  async start(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm, whole = false): Promise<string> {
     const { db, stores, lifetimes } = this.#context
     const store = stores.first
     const id = randomUUID()
@@ -51,6 +56,7 @@ export class Uploads {
       const repository = await holdRepository(tx, name)
       checkBinding(caller, repository.id)
       if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
+      if (!whole) await checkRoom(tx, repository, 1)
       await rows.insertUpload(tx, {
         id,
         repositoryId: repository.id,
@@ -70,24 +76,25 @@ export class Uploads {
 
   /**
    * Appends a chunk; answers the new durable offset.
-   * @throws RegistryError BLOB_UPLOAD_UNKNOWN; RANGE_INVALID with the present `Range` when the chunk does not start there.
+   * @throws RegistryError BLOB_UPLOAD_UNKNOWN; RANGE_INVALID with the present `Range` when the chunk does not start there;
+   * DENIED where a quota has no room for it.
    */
   async append(target: UploadTarget, body: UploadBody): Promise<number> {
-    const { uses_sha512: usesSha512 } = await this.#find(target)
+    const found = await this.#find(target)
     return await this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body.start)
-      return (await this.#write(target, lease, body, { usesSha512, last: false })).offset
+      return (await this.#write(target, lease, body, { found })).offset
     })
   }
 
   /**
    * Closes a session as the blob `digest`, with a last chunk if there is one. Repeating it is success.
-   * @throws RegistryError BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, DIGEST_INVALID; UNAVAILABLE while the content is being read.
+   * @throws RegistryError BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, DIGEST_INVALID; DENIED where a quota has no room; UNAVAILABLE while the content is being read.
    */
   async finish(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
     try {
-      const { uses_sha512: usesSha512 } = await this.#find(target)
-      await this.#finishInTime(target, digest, body, usesSha512)
+      const found = await this.#find(target)
+      await this.#finishInTime(target, digest, body, found)
     } catch (error) {
       // A repeated close, or another request finished it while this one waited for the lease.
       const gone = error instanceof RegistryError && error.code === 'BLOB_UPLOAD_UNKNOWN'
@@ -99,7 +106,7 @@ export class Uploads {
     target: UploadTarget,
     digest: Digest,
     body: UploadBody | undefined,
-    usesSha512: boolean,
+    found: rows.FoundUpload,
   ): Promise<void> {
     const received = Promise.withResolvers<void>()
     const answered = new AbortController()
@@ -107,8 +114,7 @@ export class Uploads {
     if (body === undefined) received.resolve()
     const closed = this.#asWriter(target, async lease => {
       checkStart(lease.row.offset, body?.start)
-      const written =
-        body === undefined ? progressOf(lease) : await this.#write(target, lease, body, { usesSha512, last: true })
+      const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body, { found, digest })
       received.resolve()
       await this.#close(target, lease, written, digest)
     })
@@ -151,7 +157,7 @@ export class Uploads {
     if (!gone) throw unknownUpload(target)
   }
 
-  async #find(target: UploadTarget): Promise<rows.UploadRow & { readonly uses_sha512: boolean }> {
+  async #find(target: UploadTarget): Promise<rows.FoundUpload> {
     const row = await rows.findUpload(this.#context.db, target.name, target.id)
     if (row === undefined) throw unknownUpload(target)
     return row
@@ -180,12 +186,12 @@ export class Uploads {
     target: UploadTarget,
     lease: UploadLease,
     body: UploadBody,
-    { usesSha512, last }: { readonly usesSha512: boolean; readonly last: boolean },
+    { found, digest }: { readonly found: rows.FoundUpload; readonly digest?: Digest },
   ): Promise<Progress> {
     const { db, stores, lifetimes } = this.#context
     const { row } = lease
     const store = stores.of(row.store)
-    const algorithms: DigestAlgorithm[] = usesSha512 ? ['sha256', 'sha512'] : ['sha256']
+    const algorithms: DigestAlgorithm[] = found.uses_sha512 ? ['sha256', 'sha512'] : ['sha256']
     const hash = this.#hashes.resume(row, algorithms)
     let progress: Progress = progressOf(lease)
     const onDurable = async (state: WriteState): Promise<void> => {
@@ -199,14 +205,17 @@ export class Uploads {
         }),
       )
       if (!ours) throw unknownUpload(target)
+      if (body.length === undefined) await reserve(state.offset)
     }
+    const reserve = async (bytes: number): Promise<void> => await this.#reserve(found, row.epoch, bytes, digest)
+    await reserve(row.offset + (body.length ?? 1))
     try {
       await store.append(row.store_state as WriteState, body.stream, {
         observe: bytes => hash?.update(bytes),
         onDurable,
         signal: AbortSignal.any([lease.signal, body.signal]),
         length: body.length,
-        last,
+        last: digest !== undefined,
         attempt: row.epoch,
       })
     } catch (error) {
@@ -215,6 +224,16 @@ export class Uploads {
       if (hash !== undefined && hash.offset === progress.offset) this.#hashes.keep(row.id, hash)
     }
     return progress
+  }
+
+  /** Refuses what cannot fit, before its bytes are taken and while they come; what the repository has already costs nothing. */
+  async #reserve(found: rows.FoundUpload, epoch: number, bytes: number, digest: Digest | undefined): Promise<void> {
+    if (found.quotas.length === 0) return
+    await this.#context.db.transaction(async tx => {
+      if (digest !== undefined && (await holdLinks(tx, found.repository_id, [digest])).length > 0) return
+      await checkRoom(tx, found, bytes, found.id)
+      await rows.reserveUpload(tx, found.id, epoch, bytes)
+    })
   }
 
   async #close(target: UploadTarget, lease: UploadLease, written: Progress, digest: Digest): Promise<void> {
@@ -261,7 +280,8 @@ export class Uploads {
         await trashBytes(tx, { ...spare, digest: blob.digest, graceMs: lifetimes.trashGraceMs })
       }
       const link = { repositoryId: repository.id, blobId: held.id, digest: blob.digest }
-      await linkBlob(tx, { ...link, leaseMs: lifetimes.leaseMs })
+      const inserted = await linkBlob(tx, { ...link, leaseMs: lifetimes.leaseMs })
+      if (inserted) await addUsage(tx, repository, { links: [{ blob_id: held.id, size: blob.size }] })
     })
   }
 }

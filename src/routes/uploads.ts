@@ -69,7 +69,8 @@ async function startUpload(ctx: Context, registry: Registry, authority: Authorit
   const whole = queryValue(ctx, 'digest')
   if (whole !== undefined && mount === undefined) {
     const digest = parseDigest(whole)
-    const id = await registry.startUpload(name, caller, digest.startsWith('sha512:') ? 'sha512' : 'sha256')
+    const algorithm = digest.startsWith('sha512:') ? 'sha512' : 'sha256'
+    const id = await registry.startUpload(name, caller, algorithm, true)
     await registry.finishUpload({ name, id }, digest, bodyOf(ctx))
     created(ctx, name, digest)
     return

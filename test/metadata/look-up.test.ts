@@ -194,7 +194,7 @@ void describe('look-ups of manifests', () => {
     const digest = digestOf('sha256', round.toString(16).padStart(64, '0'))
     await test.db.transaction(async tx => {
       const { id } = await holdRepository(tx, NAME)
-      const manifestId = await upsertManifest(tx, {
+      const { id: manifestId } = await upsertManifest(tx, {
         repositoryId: id,
         digest,
         mediaType: 'application/vnd.oci.image.manifest.v1+json',

@@ -1,0 +1,109 @@
+-- What repositories use, counted in the transactions that change it, and limits on it.
+
+-- A link counts while a visible manifest names it, and from its making on; not once the last such manifest was deleted.
+alter table repository_blob add column counted boolean not null default true;
+
+-- The quotas that a repository counts in, ascending: one row to read, and to lock, for whoever changes what it uses.
+alter table repository add column quotas bigint[] not null default '{}';
+
+-- Bytes that the request writing to a session now announced or sent, where a quota wants to know; 0 between requests.
+alter table upload add column reserved bigint not null default 0;
+create index upload_reserved on upload (repository_id) where reserved > 0;
+
+create table repository_usage (
+  repository_id bigint primary key references repository (id) on delete cascade,
+  blobs bigint not null default 0,
+  blob_bytes bigint not null default 0,
+  manifests bigint not null default 0,
+  manifest_bytes bigint not null default 0,
+  tags bigint not null default 0,
+  bytes bigint not null generated always as (blob_bytes + manifest_bytes) stored,
+  -- When it was compared with the rows it counts.
+  checked_at timestamptz
+);
+create index repository_usage_bytes on repository_usage (bytes desc, repository_id);
+create index repository_usage_checked on repository_usage (checked_at nulls first);
+
+-- Stored blobs; the trash is not among them.
+create table store_usage (
+  store text primary key,
+  blobs bigint not null default 0,
+  bytes bigint not null default 0
+);
+
+-- Changes that are not in the counters yet: inserts do not wait for each other, as updates of one counter would.
+create table usage_delta (
+  id bigint generated always as identity primary key,
+  repository_id bigint,
+  store text,
+  -- Whose link it is about, where quotas have still to be told.
+  blob_id bigint,
+  blobs bigint not null default 0,
+  blob_bytes bigint not null default 0,
+  manifests bigint not null default 0,
+  manifest_bytes bigint not null default 0,
+  tags bigint not null default 0,
+  -- Whether the quotas were charged in the transaction of the change.
+  settled boolean not null
+);
+create index usage_delta_repository on usage_delta (repository_id);
+
+-- What a repository used at the end of a day's check; a day like the one before has no row.
+create table usage_day (
+  repository_id bigint not null references repository (id) on delete cascade,
+  day date not null,
+  bytes bigint not null,
+  manifests bigint not null,
+  tags bigint not null,
+  primary key (repository_id, day)
+);
+create index usage_day_day on usage_day (day);
+
+create table quota (
+  id bigint generated always as identity primary key,
+  pattern text collate "C" not null,
+  -- The same as a regular expression.
+  regex text not null,
+  measure text not null check (measure in ('logical', 'physical')),
+  limit_bytes bigint not null check (limit_bytes >= 0),
+  -- Set once everything that was there before the quota is counted in it.
+  counted_at timestamptz,
+  -- When it was compared with what its repositories use.
+  checked_at timestamptz,
+  created_at timestamptz not null default now(),
+  created_by text,
+  unique (pattern, measure)
+);
+
+-- What is left of a quota, in parts that transactions can take from at the same time. Together: limit less use.
+create table quota_slot (
+  quota_id bigint not null references quota (id) on delete cascade,
+  slot integer not null,
+  free bigint not null,
+  primary key (quota_id, slot)
+);
+
+-- For physical quotas: how many of their repositories count the blob.
+create table quota_blob (
+  quota_id bigint not null references quota (id) on delete cascade,
+  blob_id bigint not null,
+  size bigint not null,
+  links bigint not null,
+  primary key (quota_id, blob_id)
+);
+
+update repository_blob l set counted = false
+ where exists (select from manifest_blob e where e.repository_id = l.repository_id and e.digest = l.digest)
+   and not exists (select from manifest_blob e join manifest m on m.id = e.manifest_id
+                    where e.repository_id = l.repository_id and e.digest = l.digest and m.deleted_at is null);
+insert into repository_usage (repository_id, blobs, blob_bytes, manifests, manifest_bytes, tags)
+select r.id, coalesce(l.blobs, 0), coalesce(l.bytes, 0), coalesce(m.manifests, 0), coalesce(m.bytes, 0),
+       coalesce(t.tags, 0)
+  from repository r
+  left join (select l.repository_id, count(*) as blobs, sum(b.size) as bytes
+               from repository_blob l join blob b on b.id = l.blob_id where l.counted group by 1) l
+         on l.repository_id = r.id
+  left join (select repository_id, count(*) as manifests, sum(size) as bytes
+               from manifest where deleted_at is null group by 1) m on m.repository_id = r.id
+  left join (select repository_id, count(*) as tags from tag group by 1) t on t.repository_id = r.id;
+insert into store_usage (store, blobs, bytes) select store, count(*), sum(size) from blob group by store;

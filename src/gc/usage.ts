@@ -1,0 +1,66 @@
+import type { Database } from '../metadata/database.ts'
+import * as checks from '../metadata/usage-check.ts'
+import { foldUsage } from '../metadata/usage-fold.ts'
+
+const FOLD_BATCH = 500
+const PRUNE_BATCH = 1000
+
+/** Puts changes of usage into the counters, in batches. Answers how many. Ends between batches when `signal` fires. */
+export async function foldAllUsage(db: Database, signal?: AbortSignal): Promise<number> {
+  let folded = 0
+  for (;;) {
+    signal?.throwIfAborted()
+    const batch = await db.transaction(tx => foldUsage(tx, FOLD_BATCH))
+    folded += batch
+    if (batch < FOLD_BATCH) return folded
+  }
+}
+
+/** How counters are checked. */
+export interface UsageCheckOptions {
+  /** A repository is looked at again after this, in milliseconds. */
+  readonly everyMs: number
+  /** For how many days figures are kept. */
+  readonly keepDays: number
+  /** Told of what was counted wrongly, and is repaired now. */
+  readonly onDrift: (drift: checks.Drift) => void
+  /** Runs between repositories; may slow the check down, or end it by throwing. */
+  readonly pause: () => Promise<void>
+}
+
+/**
+ * Compares the counters of repositories with the rows they count, one after the other, repairs what is wrong, and keeps
+ * a day's figures. Any number of processes share the work. Answers how many repositories were looked at.
+ */
+export async function checkUsage(db: Database, options: UsageCheckOptions): Promise<number> {
+  for (let looked = 0; ; looked++) {
+    const drift = await db.transaction(async tx => {
+      const repositoryId = await checks.lockUnchecked(tx, options.everyMs)
+      if (repositoryId === undefined) return undefined
+      await checks.forgetQuotas(tx, repositoryId)
+      return await checks.checkRepository(tx, repositoryId)
+    })
+    if (drift === undefined) {
+      while ((await db.transaction(tx => checks.pruneDays(tx, options.keepDays, PRUNE_BATCH))) === PRUNE_BATCH);
+      return looked
+    }
+    const { repository: _repository, ...wrong } = drift
+    if (Object.values(wrong).some(value => value !== 0)) options.onDrift(drift)
+    await options.pause()
+  }
+}
+
+/**
+ * Compares what is left of quotas that were not checked for `everyMs` with what their repositories use, and repairs it.
+ * `onDrift` is told, in bytes.
+ */
+export async function checkQuotas(
+  db: Database,
+  everyMs: number,
+  onDrift: (quotaId: number, bytes: number) => void,
+): Promise<void> {
+  for (const id of await checks.uncheckedQuotas(db, everyMs)) {
+    const drift = await db.transaction(tx => checks.checkQuota(tx, id))
+    if (drift !== 0) onDrift(id, drift)
+  }
+}

@@ -1,0 +1,216 @@
+import type { Database, Queryable, Transaction } from './database.ts'
+import { addToLimit, claimBlobs, giveBack, insertSlots, releaseBlobs } from './quota-slots.ts'
+
+/** A limit on what the repositories of a pattern use together, in bytes. */
+export interface QuotaRow {
+  readonly id: number
+  readonly pattern: string
+  readonly regex: string
+  readonly measure: 'logical' | 'physical'
+  readonly limit_bytes: number
+  readonly used_bytes: number
+  /** Null while what was there before the quota is being counted. */
+  readonly counted_at: Date | null
+  readonly created_at: Date
+  readonly created_by: string | null
+}
+
+const SELECT = `select q.id, q.pattern, q.regex, q.measure, q.limit_bytes, q.counted_at, q.created_at, q.created_by,
+       q.limit_bytes - coalesce((select sum(free) from quota_slot where quota_id = q.id), 0)::bigint as used_bytes
+  from quota q`
+
+/** Quotas in the order of their pattern and measure, after that one. */
+export async function listQuotas(
+  db: Queryable,
+  after: { readonly pattern: string; readonly measure: string },
+  limit: number,
+): Promise<readonly QuotaRow[]> {
+  return await db.query<QuotaRow>(
+    `${SELECT} where (q.pattern, q.measure) > ($1, $2) order by q.pattern, q.measure limit $3`,
+    [after.pattern, after.measure, limit],
+  )
+}
+
+/** Every quota, in the same order. */
+export async function allQuotas(db: Queryable): Promise<readonly QuotaRow[]> {
+  return await db.query<QuotaRow>(`${SELECT} order by q.pattern, q.measure`)
+}
+
+/** The quota of that pattern and measure. */
+export async function findQuota(db: Queryable, pattern: string, measure: string): Promise<QuotaRow | undefined> {
+  return (await db.query<QuotaRow>(`${SELECT} where q.pattern = $1 and q.measure = $2`, [pattern, measure]))[0]
+}
+
+/**
+ * Sets a limit. A quota that is new has to be counted ({@link countQuota}) once this is committed. Waits for repositories
+ * that are being made, which would not see it.
+ */
+export async function putQuota(
+  tx: Transaction,
+  quota: Pick<QuotaRow, 'pattern' | 'regex' | 'measure' | 'limit_bytes' | 'created_by'>,
+): Promise<void> {
+  await tx.query(`select pg_advisory_xact_lock(hashtextextended('quotas', 0))`)
+  const [old] = await tx.query<{ id: number; limit_bytes: number }>(
+    'select id, limit_bytes from quota where pattern = $1 and measure = $2 for no key update',
+    [quota.pattern, quota.measure],
+  )
+  if (old !== undefined) {
+    await addToLimit(tx, old.id, quota.limit_bytes - old.limit_bytes)
+    await tx.query('update quota set limit_bytes = $2 where id = $1', [old.id, quota.limit_bytes])
+    return
+  }
+  const [made] = await tx.query<{ id: number }>(
+    `insert into quota (pattern, regex, measure, limit_bytes, created_by) values ($1, $2, $3, $4, $5) returning id`,
+    [quota.pattern, quota.regex, quota.measure, quota.limit_bytes, quota.created_by],
+  )
+  if (made === undefined) throw new Error('the quota was not inserted')
+  await insertSlots(tx, made.id, quota.limit_bytes)
+}
+
+/** Removes a quota. False when there is none. Repositories forget it as they are checked. */
+export async function deleteQuota(tx: Transaction, pattern: string, measure: string): Promise<boolean> {
+  const rows = await tx.query('delete from quota where pattern = $1 and measure = $2 returning id', [pattern, measure])
+  return rows.length === 1
+}
+
+/** Keeps quotas from being made until the transaction ends, so that a new repository sees all that count it. */
+export async function holdQuotas(tx: Transaction): Promise<void> {
+  await tx.query(`select pg_advisory_xact_lock_shared(hashtextextended('quotas', 0))`)
+}
+
+const BATCH = 20
+
+/**
+ * Counts what was there before quotas were made, in batches of repositories that are locked for the moment of their
+ * counting. Repeating it, and several at once, do no harm; one that was broken off goes on where it was.
+ */
+export async function countQuotas(db: Database, signal?: AbortSignal): Promise<void> {
+  const uncounted = await db.query<{ id: number; regex: string; measure: string }>(
+    'select id, regex, measure from quota where counted_at is null order by id',
+  )
+  for (const quota of uncounted) {
+    let last = 0
+    for (;;) {
+      signal?.throwIfAborted()
+      const batch = await db.transaction(tx => countBatch(tx, quota, last))
+      const end = batch.at(-1)
+      if (end === undefined) break
+      last = end
+    }
+    await db.transaction(async tx => {
+      await tx.query('update quota set counted_at = clock_timestamp() where id = $1', [quota.id])
+    })
+  }
+}
+
+async function countBatch(
+  tx: Transaction,
+  quota: { readonly id: number; readonly regex: string; readonly measure: string },
+  last: number,
+): Promise<readonly number[]> {
+  // Whoever changes what a repository uses holds its row, so nothing is under way in these.
+  const locked = await tx.query<{ id: number }>(
+    `select id from repository where id > $2 and deleted_at is null and name ~ $3 and not quotas @> array[$1::bigint]
+      order by id limit $4 for update`,
+    [quota.id, last, quota.regex, BATCH],
+  )
+  const ids = locked.map(row => row.id)
+  const present = await tx.query('select id from quota where id = $1 for key share', [quota.id])
+  if (present.length === 0) return []
+  const entered = await tx.query<{ id: number }>(
+    `update repository set quotas = array(select unnest(quotas || $2::bigint) order by 1)
+      where id = any($1::bigint[]) and not quotas @> array[$2::bigint] returning id`,
+    [ids, quota.id],
+  )
+  await addRepositories(
+    tx,
+    entered.map(row => row.id),
+    [quota.id],
+    1,
+  )
+  return ids
+}
+
+/** A living repository enters every quota whose pattern names it, full or not: for one that was deleted and comes back. */
+export async function enterQuotas(tx: Transaction, repositoryId: number): Promise<void> {
+  await holdQuotas(tx)
+  await tx.query('select id from repository where id = $1 for update', [repositoryId])
+  const [entered] = await tx.query<{ quotas: readonly number[] }>(
+    `update repository r set quotas = array(select q.id from quota q where r.name ~ q.regex order by q.id)
+      where r.id = $1 and r.quotas = '{}' returning quotas`,
+    [repositoryId],
+  )
+  await addRepositories(tx, [repositoryId], entered?.quotas ?? [], 1)
+}
+
+/** A repository leaves all quotas and gives back at once what it used: for one that is deleted. */
+export async function leaveQuotas(tx: Transaction, repositoryId: number): Promise<void> {
+  const [left] = await tx.query<{ quotas: readonly number[] }>(
+    'select quotas from repository where id = $1 for update',
+    [repositoryId],
+  )
+  await tx.query(`update repository set quotas = '{}' where id = $1`, [repositoryId])
+  await addRepositories(tx, [repositoryId], left?.quotas ?? [], -1)
+}
+
+/**
+ * Adds what locked repositories use to quotas (`sign` 1), or takes it out. Changes that quotas have not been told yet
+ * will be told to these quotas later (or, after leaving, to none): so they are not in what is added here.
+ */
+async function addRepositories(
+  tx: Transaction,
+  repositoryIds: readonly number[],
+  quotaIds: readonly number[],
+  sign: 1 | -1,
+): Promise<void> {
+  if (repositoryIds.length === 0 || quotaIds.length === 0) return
+  const quotas = await tx.query<{ id: number; measure: string }>(
+    'select id, measure from quota where id = any($1::bigint[]) order by id',
+    [quotaIds],
+  )
+  const isPhysical = quotas.some(({ measure }) => measure === 'physical')
+  const { blobBytes, manifestBytes } = await toldUsage(tx, repositoryIds)
+  const links = isPhysical ? await toldLinks(tx, repositoryIds) : []
+  for (const { id, measure } of quotas) {
+    if (measure === 'logical') await giveBack(tx, id, -sign * (blobBytes + manifestBytes))
+    else if (sign === 1) await giveBack(tx, id, -((await claimBlobs(tx, id, links)) + manifestBytes))
+    else
+      await giveBack(
+        tx,
+        id,
+        ((await releaseBlobs(
+          tx,
+          id,
+          links.map(link => link.blob_id),
+        )) ?? 0) + manifestBytes,
+      )
+  }
+}
+
+async function toldUsage(
+  tx: Transaction,
+  repositoryIds: readonly number[],
+): Promise<{ readonly blobBytes: number; readonly manifestBytes: number }> {
+  const [row] = await tx.query<{ blobs: number; manifests: number }>(
+    `select coalesce(sum(blob_bytes), 0)::bigint as blobs, coalesce(sum(manifest_bytes), 0)::bigint as manifests
+       from (select blob_bytes, manifest_bytes from repository_usage where repository_id = any($1::bigint[])
+             union all
+             select blob_bytes, manifest_bytes from usage_delta where repository_id = any($1::bigint[]) and settled) x`,
+    [repositoryIds],
+  )
+  return { blobBytes: row?.blobs ?? 0, manifestBytes: row?.manifests ?? 0 }
+}
+
+async function toldLinks(
+  tx: Transaction,
+  repositoryIds: readonly number[],
+): Promise<readonly { readonly blob_id: number; readonly size: number }[]> {
+  return await tx.query(
+    `select l.blob_id, b.size from repository_blob l join blob b on b.id = l.blob_id
+      where l.repository_id = any($1::bigint[]) and l.counted
+     union all
+     select blob_id, -blob_bytes from usage_delta
+      where repository_id = any($1::bigint[]) and not settled and blob_id is not null`,
+    [repositoryIds],
+  )
+}

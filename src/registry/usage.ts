@@ -1,0 +1,122 @@
+import type { Database, Transaction } from '../metadata/database.ts'
+import { type QuotaState, claimBlobs, quotaStates, takeFree } from '../metadata/quota-slots.ts'
+import type { RepositoryRow } from '../metadata/repositories.ts'
+import * as rows from '../metadata/usage.ts'
+import { foldUsage } from '../metadata/usage-fold.ts'
+import { reservedBytes } from '../metadata/uploads.ts'
+import { RegistryError } from '../oci/errors.ts'
+
+/** What a transaction adds to a repository: links that begin to count, and a manifest that becomes visible. */
+export interface Addition {
+  readonly links: readonly rows.CountedLink[]
+  /** Manifests that became visible, and their own size in bytes together. */
+  readonly manifests?: number
+  readonly manifestBytes?: number
+  /** Tags that did not exist before. */
+  readonly tags?: number
+}
+
+/** From this share of a quota on, pushes are told how full it is. */
+const NEARLY_FULL = 0.9
+
+/**
+ * Counts what a transaction adds to a repository that it holds, in its quotas too: the last thing the transaction does,
+ * for quotas are locked after everything else. Answers what the client should be told of quotas that are nearly full.
+ * @throws RegistryError DENIED with the numbers where a quota has not so much left; nothing may be committed then.
+ */
+export async function addUsage(
+  tx: Transaction,
+  repository: Pick<RepositoryRow, 'id' | 'quotas'>,
+  { links, manifests = 0, manifestBytes = 0, tags = 0 }: Addition,
+): Promise<string[]> {
+  const change: rows.Usage = {
+    blobs: links.length,
+    blobBytes: links.reduce((sum, { size }) => sum + size, 0),
+    manifests,
+    manifestBytes,
+    tags,
+  }
+  await rows.insertUsage(tx, repository.id, change)
+  const warnings: string[] = []
+  for (const quota of await statesFor(tx, repository, change)) {
+    const blobBytes = quota.measure === 'logical' ? change.blobBytes : await claimBlobs(tx, quota.id, links)
+    const bytes = blobBytes + change.manifestBytes
+    if (bytes === 0) continue
+    const state = await takeFree(tx, quota.id, bytes)
+    if (state === undefined) continue
+    if (!state.taken) throw overQuota(state, bytes)
+    const used = state.used + bytes
+    if (used >= state.limit * NEARLY_FULL) warnings.push(nearlyFull(state, used))
+  }
+  return warnings
+}
+
+async function statesFor(
+  tx: Transaction,
+  { quotas }: Pick<RepositoryRow, 'quotas'>,
+  change: rows.Usage,
+): Promise<readonly (QuotaState & { readonly id: number })[]> {
+  if (quotas.length === 0 || change.blobBytes + change.manifestBytes === 0) return []
+  return await quotaStates(tx, quotas)
+}
+
+/**
+ * Ends the counting of manifests (their own `size` in bytes, their `tags`) that the transaction has locked and hidden,
+ * and of the blobs that only they named. Never refused. {@link settleUsage} tells the quotas after the commit.
+ */
+export async function removeManifests(
+  tx: Transaction,
+  repositoryId: number,
+  manifests: readonly { readonly id: number; readonly size: number; readonly tags: number }[],
+): Promise<void> {
+  const links = await rows.discountLinks(
+    tx,
+    repositoryId,
+    manifests.map(({ id }) => id),
+  )
+  await rows.insertReleases(tx, [
+    ...manifests.map(({ size, tags }) => ({ repository_id: repositoryId, size, tags })),
+    ...links.map(link => ({ repository_id: repositoryId, ...link })),
+  ])
+}
+
+const FOLD_BATCH = 1000
+
+/** Gives back to quotas what transactions that are committed took away from a repository. */
+export async function settleUsage(db: Database, repositoryId: number | undefined): Promise<void> {
+  if (repositoryId === undefined) return
+  const quotas = await db.query(`select id from repository where id = $1 and quotas <> '{}'`, [repositoryId])
+  if (quotas.length === 0) return
+  while ((await db.transaction(tx => foldUsage(tx, FOLD_BATCH, repositoryId))) === FOLD_BATCH);
+}
+
+/**
+ * Refuses early, and without a promise, what cannot fit: `bytes` that a client announces or has sent (1 where it does not
+ * say), beside what other requests of the quotas are sending now. What is not refused here is counted when it becomes
+ * a blob of the repository.
+ * @throws RegistryError DENIED.
+ */
+export async function checkRoom(
+  tx: Transaction,
+  { quotas }: Pick<RepositoryRow, 'quotas'>,
+  bytes: number,
+  uploadId?: string,
+): Promise<void> {
+  if (quotas.length === 0) return
+  for (const state of await quotaStates(tx, quotas)) {
+    const reserved = await reservedBytes(tx, state.id, uploadId)
+    if (state.used + reserved + bytes > state.limit) throw overQuota(state, bytes, reserved)
+  }
+}
+
+function overQuota({ pattern, measure, used, limit }: QuotaState, asked: number, reserved = 0): RegistryError {
+  const sending = reserved === 0 ? '' : `, ${reserved} more are being sent`
+  return new RegistryError('DENIED', {
+    message: `the quota of ${pattern} is exceeded: ${used} of ${limit} ${measure} bytes are used${sending}, and this needs ${asked}`,
+    detail: { quota: pattern, measure, used, reserved, asked, limit },
+  })
+}
+
+function nearlyFull({ pattern, measure, limit }: QuotaState, used: number): string {
+  return `the quota of ${pattern} is ${Math.floor((used / limit) * 100)} % full: ${used} of ${limit} ${measure} bytes`
+}
