@@ -7,6 +7,7 @@ import { explainAccess } from './explanation.ts'
 import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
+import * as quotas from './quota-admin.ts'
 import * as policies from './retention-policies.ts'
 import * as runs from './retention-runs.ts'
 import * as robots from './robots.ts'
@@ -14,6 +15,7 @@ import * as storage from './storage-admin.ts'
 import * as tagRules from './tag-rule-admin.ts'
 import * as tokens from './tokens.ts'
 import * as trust from './trust-admin.ts'
+import * as usage from './usage-admin.ts'
 import * as users from './users.ts'
 
 const USE_CASES = {
@@ -75,6 +77,12 @@ const USE_CASES = {
   startVerification: collection.startVerification,
   verificationStatus: collection.verificationStatus,
   listDamaged: collection.listDamaged,
+  listUsage: usage.listUsage,
+  totalUsage: usage.totalUsage,
+  setQuota: quotas.setQuota,
+  listQuotas: quotas.listQuotas,
+  showQuota: quotas.showQuota,
+  deleteQuota: quotas.deleteQuota,
 } as const
 
 type Bound<F> = F extends (context: AdministrationContext, actor: Actor, ...args: infer A) => infer R

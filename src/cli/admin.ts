@@ -10,6 +10,7 @@ import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
 import { pullsVerbs, retentionVerbs } from './commands/retention.ts'
 import { storageVerbs } from './commands/storage.ts'
 import { gcVerbs, verifyVerbs } from './commands/upkeep.ts'
+import { quotaVerbs, usageVerbs } from './commands/usage.ts'
 import { table } from './output.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -34,6 +35,8 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   pulls: pullsVerbs,
   gc: gcVerbs,
   verify: verifyVerbs,
+  usage: usageVerbs,
+  quota: quotaVerbs,
 }
 
 /** The commands of administration, a line each. */

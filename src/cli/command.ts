@@ -23,6 +23,9 @@ export const OPTIONS = {
   current: { type: 'boolean', default: false },
   group: { type: 'string' },
   limit: { type: 'string' },
+  days: { type: 'string' },
+  total: { type: 'boolean', default: false },
+  physical: { type: 'boolean', default: false },
   generate: { type: 'boolean', default: false },
   actor: { type: 'string' },
   kind: { type: 'string' },
@@ -76,10 +79,10 @@ export function usageFault(
   options: readonly string[],
 ): string | undefined {
   const parts = usage.split(' ')
-  const firstOption = parts.findIndex(part => !/^[A-Z]+$/.test(part))
+  const firstOption = parts.findIndex(part => !/^(?:[A-Z]+|\[[A-Z]+\])$/.test(part))
   const wanted = firstOption < 0 ? parts : parts.slice(0, firstOption)
   const missing = wanted[words.length]
-  if (missing !== undefined) return `${missing} is missing`
+  if (missing?.startsWith('[') === false) return `${missing} is missing`
   const extra = words[wanted.length]
   if (extra !== undefined) return `${extra} is a word too many`
   const known = new Set([...usage.matchAll(/--([a-z-]+)/g)].map(match => match[1]))

@@ -208,7 +208,7 @@ export class Uploads {
       if (body.length === undefined) await reserve(state.offset)
     }
     const reserve = async (bytes: number): Promise<void> => await this.#reserve(found, row.epoch, bytes, digest)
-    await reserve(row.offset + (body.length ?? 1))
+    await reserve(row.offset + (body.length ?? 0))
     try {
       await store.append(row.store_state as WriteState, body.stream, {
         observe: bytes => hash?.update(bytes),
@@ -231,7 +231,7 @@ export class Uploads {
     if (found.quotas.length === 0) return
     await this.#context.db.transaction(async tx => {
       if (digest !== undefined && (await holdLinks(tx, found.repository_id, [digest])).length > 0) return
-      await checkRoom(tx, found, bytes, found.id)
+      await checkRoom(tx, found, Math.max(bytes, 1), found.id)
       await rows.reserveUpload(tx, found.id, epoch, bytes)
     })
   }

@@ -18,6 +18,7 @@ import { openApiDocument } from './openapi.ts'
 import { retentionEndpoints } from './retention.ts'
 import { storageEndpoints } from './storage.ts'
 import { tagRuleEndpoints } from './tag-rules.ts'
+import { usageEndpoints } from './usage.ts'
 
 /** Every endpoint of the administration's API. */
 export function administrationEndpoints(admin: Administration, registry: Registry): Endpoint[] {
@@ -30,6 +31,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...storageEndpoints(admin),
     ...retentionEndpoints(admin),
     ...collectionEndpoints(admin),
+    ...usageEndpoints(admin),
   ]
 }
 

@@ -215,6 +215,48 @@ export const StorageCopy = z.object({
   endedAt: Time.nullable(),
 })
 
+const Bytes = z.int().describe('Bytes')
+
+export const Usage = z.object({
+  repository: z.string(),
+  bytes: Bytes.describe('Bytes of blobs, each once, and of manifests'),
+  blobBytes: Bytes,
+  manifestBytes: Bytes,
+  ownBytes: Bytes.describe('Bytes of blobs that no other repository uses'),
+  sharedBytes: Bytes.describe('Bytes of blobs that others use too'),
+  blobs: z.int(),
+  manifests: z.int(),
+  tags: z.int(),
+  growth: z
+    .object({ bytes: Bytes, since: z.iso.date() })
+    .nullable()
+    .describe('Bytes more than on that day; null where they are not known'),
+})
+
+export const TotalUsage = z.object({
+  repositories: z.int(),
+  manifests: z.int(),
+  tags: z.int(),
+  logicalBytes: Bytes.describe('Bytes with each blob once a repository'),
+  physicalBytes: Bytes.describe('Bytes as stored, trash included'),
+  stores: z.array(z.object({ store: z.string(), blobs: z.int(), bytes: Bytes, trashBytes: Bytes })),
+})
+
+/** A pebibyte: what a sum of quotas can hold, and JSON. */
+export const LIMIT_MAX_BYTES = 2 ** 50
+
+export const Quota = z.object({
+  pattern: Pattern,
+  measure: z
+    .enum(['logical', 'physical'])
+    .describe('Whether a blob counts once for each repository, or once for all of the pattern'),
+  limitBytes: Bytes,
+  usedBytes: Bytes.describe('May exceed the limit, which can be set below what is there'),
+  counted: z.boolean().describe('False while what was there before the quota is being counted'),
+  createdAt: Time,
+  createdBy: z.string().nullable(),
+})
+
 export const Problem = z
   .object({
     type: z.string(),

@@ -248,6 +248,30 @@ const ROWS: readonly Row[] = [
   { endpoint: 'post /verification/runs', body: () => ({}), statuses: REGISTRY_ONLY(201) },
   { endpoint: 'get /verification', statuses: REGISTRY_ONLY(200) },
   { endpoint: 'get /verification/damaged', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'get /usage', path: '/usage?pattern=team-a/**', statuses: TEAM_TOO(200) },
+  { endpoint: 'get /usage/total', statuses: REGISTRY_ONLY(200) },
+  // A project must not widen its own limit.
+  {
+    endpoint: 'put /quotas/:measure/:pattern',
+    path: '/quotas/logical/team-a%2F**',
+    body: () => ({ limitBytes: 1_000_000 }),
+    statuses: REGISTRY_ONLY(200),
+  },
+  {
+    endpoint: 'put /quotas/:measure/:pattern',
+    path: '/quotas/logical/team-b%2F**',
+    body: () => ({ limitBytes: 1_000_000 }),
+    statuses: REGISTRY_ONLY(200),
+  },
+  { endpoint: 'get /quotas', statuses: TEAM_TOO(200) },
+  { endpoint: 'get /quotas/:measure/:pattern', path: '/quotas/logical/team-a%2F**', statuses: TEAM_TOO(200) },
+  { endpoint: 'get /quotas/:measure/:pattern', path: '/quotas/logical/team-b%2F**', statuses: HIDDEN_FROM_TEAM(200) },
+  {
+    endpoint: 'get /quotas/:measure/:pattern',
+    path: '/quotas/other/team-b%2F**',
+    statuses: [400, 400, 400, 400, 400, 400, 400],
+  },
+  { endpoint: 'delete /quotas/:measure/:pattern', path: '/quotas/logical/team-c%2F**', statuses: REGISTRY_ONLY(404) },
 ]
 
 const methodOf = (row: Row): string => (row.endpoint.split(' ')[0] ?? '').toUpperCase()
