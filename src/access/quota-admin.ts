@@ -1,4 +1,4 @@
-import { patternFault, patternRegex } from '../auth/pattern.ts'
+import { patternFault, patternRegex } from '../oci/repository-pattern.ts'
 import * as rows from '../metadata/quotas.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Actor, type AdministrationContext, administeredBy, record, requireAdmin } from './actor.ts'

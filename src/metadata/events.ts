@@ -1,5 +1,6 @@
 import type { RepositoryName } from '../oci/name.ts'
 import type { Transaction } from './database.ts'
+import { type Usage, insertUsageSql, isNothing, usageValues } from './usage.ts'
 
 /** What can change visibly. */
 export type EventKind =
@@ -13,18 +14,23 @@ export type EventKind =
   | 'repository.delete'
   | 'repository.undelete'
 
-/** Writes one visible change in the change's own transaction. */
+/** Writes one visible change in the change's own transaction, with what it means for usage where that is told. */
 export async function insertEvent(
   tx: Transaction,
   kind: EventKind,
   repository: RepositoryName,
   detail: Readonly<Record<string, unknown>>,
+  usage?: { readonly repositoryId: number; readonly change: Usage },
 ): Promise<void> {
-  await tx.query('insert into event (kind, repository, detail) values ($1, $2, $3)', [
-    kind,
-    repository,
-    JSON.stringify(detail),
-  ])
+  const values = [kind, repository, JSON.stringify(detail)]
+  if (usage === undefined || isNothing(usage.change)) {
+    await tx.query('insert into event (kind, repository, detail) values ($1, $2, $3)', values)
+    return
+  }
+  await tx.query(
+    `with counted as (${insertUsageSql(4)}) insert into event (kind, repository, detail) values ($1, $2, $3)`,
+    [...values, ...usageValues(usage.repositoryId, usage.change)],
+  )
 }
 
 /** Writes many visible changes in one statement, in the transaction of the changes. */

@@ -47,19 +47,20 @@ export async function takeFree(
   bytes: number,
 ): Promise<(QuotaState & { readonly taken: boolean }) | undefined> {
   // A slot below zero: the quota is over its limit, and what others of its slots got back since is not free.
-  const took = await tx.query<{ slot: number }>(
-    `update quota_slot set free = free - $2
-      where quota_id = $1 and slot = (
-        select slot from quota_slot
-         where quota_id = $1 and free >= $2 and not exists (select from quota_slot where quota_id = $1 and free < 0)
-         order by random() limit 1 for update skip locked)
-     returning slot`,
+  const [took] = await tx.query<QuotaState & { taken: boolean }>(
+    `with taken as (
+       update quota_slot set free = free - $2
+        where quota_id = $1 and slot = (
+          select slot from quota_slot
+           where quota_id = $1 and free >= $2 and not exists (select from quota_slot where quota_id = $1 and free < 0)
+           order by random() limit 1 for update skip locked)
+       returning slot)
+     select q.pattern, q.measure, q.limit_bytes as limit, exists (select from taken) as taken,
+            q.limit_bytes - (select sum(free) from quota_slot where quota_id = q.id)::bigint as used
+       from quota q where q.id = $1`,
     [quotaId, bytes],
   )
-  if (took.length === 1) {
-    const [state] = await quotaStates(tx, [quotaId])
-    return state === undefined ? undefined : { ...state, used: state.used - bytes, taken: true }
-  }
+  if (took === undefined || took.taken) return took
   const free = await lockSlots(tx, quotaId)
   const [state] = await quotaStates(tx, [quotaId])
   if (free === undefined || state === undefined) return undefined
@@ -109,6 +110,15 @@ async function dealOut(tx: Transaction, quotaId: number, free: number): Promise<
 function shares(free: number): number[] {
   const share = Math.trunc(free / SLOTS)
   return Array.from({ length: SLOTS }, (_, slot) => (slot === 0 ? free - share * (SLOTS - 1) : share))
+}
+
+/** Which of these quotas count physical bytes. */
+export async function physicalQuotas(db: Queryable, quotaIds: readonly number[]): Promise<ReadonlySet<number>> {
+  const rows = await db.query<{ id: number }>(
+    `select id from quota where id = any($1::bigint[]) and measure = 'physical'`,
+    [quotaIds],
+  )
+  return new Set(rows.map(({ id }) => id))
 }
 
 /**

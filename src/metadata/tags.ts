@@ -53,31 +53,34 @@ export async function pointTag(
   },
 ): Promise<PointedTag> {
   const created = await tx.query(
-    `insert into tag (repository_id, name, manifest_id) values ($1, $2, $3)
-     on conflict (repository_id, name) do nothing returning name`,
+    `with created as (
+       insert into tag (repository_id, name, manifest_id) values ($1, $2, $3)
+       on conflict (repository_id, name) do nothing returning name),
+     kept as (
+       insert into tag_history (repository_id, name, new_digest, changed_by, action)
+       select $1, name, $4, $5, $6 from created)
+     select name from created`,
+    [tag.repositoryId, tag.name, tag.manifestId, tag.digest, tag.principal ?? null, tag.action],
+  )
+  if (created.length > 0) return { change: 'created' }
+  const rows = await tx.query<TagTarget>(
+    `select t.manifest_id, m.digest from tag t join manifest m on m.id = t.manifest_id
+        where t.repository_id = $1 and t.name = $2 for update of t`,
+    [tag.repositoryId, tag.name],
+  )
+  const former = rows[0]
+  if (former === undefined) return await pointTag(tx, tag)
+  await tx.query(
+    'update tag set manifest_id = $3, updated_at = clock_timestamp() where repository_id = $1 and name = $2',
     [tag.repositoryId, tag.name, tag.manifestId],
   )
-  let former: TagTarget | undefined
-  if (created.length === 0) {
-    const rows = await tx.query<TagTarget>(
-      `select t.manifest_id, m.digest from tag t join manifest m on m.id = t.manifest_id
-        where t.repository_id = $1 and t.name = $2 for update of t`,
-      [tag.repositoryId, tag.name],
-    )
-    former = rows[0]
-    if (former === undefined) return await pointTag(tx, tag)
-    await tx.query(
-      'update tag set manifest_id = $3, updated_at = clock_timestamp() where repository_id = $1 and name = $2',
-      [tag.repositoryId, tag.name, tag.manifestId],
-    )
-    if (former.manifest_id === tag.manifestId) return { change: 'unchanged' }
-  }
+  if (former.manifest_id === tag.manifestId) return { change: 'unchanged' }
   await tx.query(
     `insert into tag_history (repository_id, name, old_digest, new_digest, changed_by, action)
      values ($1, $2, $3, $4, $5, $6)`,
-    [tag.repositoryId, tag.name, former?.digest ?? null, tag.digest, tag.principal ?? null, tag.action],
+    [tag.repositoryId, tag.name, former.digest, tag.digest, tag.principal ?? null, tag.action],
   )
-  return former === undefined ? { change: 'created' } : { change: 'moved', former }
+  return { change: 'moved', former }
 }
 
 /**

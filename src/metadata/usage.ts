@@ -17,13 +17,25 @@ export const NO_USAGE: Usage = { blobs: 0, blobBytes: 0, manifests: 0, manifestB
 
 /** Records a change for which the quotas were charged in this transaction. Waits for nobody. */
 export async function insertUsage(tx: Transaction, repositoryId: number, change: Usage): Promise<void> {
+  if (!isNothing(change)) await tx.query(insertUsageSql(1), usageValues(repositoryId, change))
+}
+
+/** Whether a change changes nothing. */
+export function isNothing({ blobs, manifests, tags }: Usage): boolean {
+  return blobs === 0 && manifests === 0 && tags === 0
+}
+
+/** The statement of {@link insertUsage}, to be part of another; its values begin at parameter `first`. */
+export function insertUsageSql(first: number): string {
+  const [id, blobs, blobBytes, manifests, manifestBytes, tags] = Array.from({ length: 6 }, (_, at) => `$${first + at}`)
+  return `insert into usage_delta (repository_id, blobs, blob_bytes, manifests, manifest_bytes, tags, settled)
+          values (${id}, ${blobs}, ${blobBytes}, ${manifests}, ${manifestBytes}, ${tags}, true)`
+}
+
+/** The values of {@link insertUsageSql}. */
+export function usageValues(repositoryId: number, change: Usage): number[] {
   const { blobs, blobBytes, manifests, manifestBytes, tags } = change
-  if (blobs === 0 && manifests === 0 && tags === 0) return
-  await tx.query(
-    `insert into usage_delta (repository_id, blobs, blob_bytes, manifests, manifest_bytes, tags, settled)
-     values ($1, $2, $3, $4, $5, $6, true)`,
-    [repositoryId, blobs, blobBytes, manifests, manifestBytes, tags],
-  )
+  return [repositoryId, blobs, blobBytes, manifests, manifestBytes, tags]
 }
 
 /** What a repository no longer uses: the link of the blob `blob_id`, or a manifest with that many tags. Size in bytes. */

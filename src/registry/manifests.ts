@@ -14,7 +14,7 @@ import { pointTag, serialiseTag } from '../metadata/tags.ts'
 import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type AbsentContent, type ManifestPlan, absentContent, planManifest, warningsOf } from './manifest-plan.ts'
 import { openTagGuard } from './tag-guard.ts'
-import { addUsage } from './usage.ts'
+import { chargeQuotas, usageOf } from './usage.ts'
 
 /** A visible manifest. `size` in bytes. */
 export interface ManifestInfo {
@@ -140,13 +140,12 @@ export async function pushManifest(
     for (const target of former) {
       await manifests.unrootManifest(tx, target.manifest_id, context.lifetimes.untaggedRetentionMs)
     }
-    await insertEvent(tx, 'manifest.push', push.name, {
-      digest,
-      tags,
-      principal: caller.principal,
-    })
     const visible = appeared ? { manifests: 1, manifestBytes: push.bytes.byteLength } : {}
-    const full = await addUsage(tx, repository, { links, ...visible, tags: created })
+    const addition = { links, ...visible, tags: created }
+    const detail = { digest, tags, principal: caller.principal }
+    const usage = { repositoryId: repository.id, change: usageOf(addition) }
+    await insertEvent(tx, 'manifest.push', push.name, detail, usage)
+    const full = await chargeQuotas(tx, repository, addition)
     return [...full, ...warningsOf(plan, absent)]
   })
   return { digest, subject: plan.subject, tags, warnings }

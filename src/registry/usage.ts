@@ -1,5 +1,5 @@
 import type { Database, Transaction } from '../metadata/database.ts'
-import { type QuotaState, claimBlobs, quotaStates, takeFree } from '../metadata/quota-slots.ts'
+import { type QuotaState, claimBlobs, physicalQuotas, quotaStates, takeFree } from '../metadata/quota-slots.ts'
 import type { RepositoryRow } from '../metadata/repositories.ts'
 import * as rows from '../metadata/usage.ts'
 import { foldUsage } from '../metadata/usage-fold.ts'
@@ -19,45 +19,54 @@ export interface Addition {
 /** From this share of a quota on, pushes are told how full it is. */
 const NEARLY_FULL = 0.9
 
-/**
- * Counts what a transaction adds to a repository that it holds, in its quotas too: the last thing the transaction does,
- * for quotas are locked after everything else. Answers what the client should be told of quotas that are nearly full.
- * @throws RegistryError DENIED with the numbers where a quota has not so much left; nothing may be committed then.
- */
-export async function addUsage(
-  tx: Transaction,
-  repository: Pick<RepositoryRow, 'id' | 'quotas'>,
-  { links, manifests = 0, manifestBytes = 0, tags = 0 }: Addition,
-): Promise<string[]> {
-  const change: rows.Usage = {
+/** The change of usage that an addition is. */
+export function usageOf({ links, manifests = 0, manifestBytes = 0, tags = 0 }: Addition): rows.Usage {
+  return {
     blobs: links.length,
     blobBytes: links.reduce((sum, { size }) => sum + size, 0),
     manifests,
     manifestBytes,
     tags,
   }
-  await rows.insertUsage(tx, repository.id, change)
+}
+
+/**
+ * Counts what a transaction adds to a repository that it holds, in its quotas too: see {@link chargeQuotas}.
+ * @throws RegistryError DENIED.
+ */
+export async function addUsage(
+  tx: Transaction,
+  repository: Pick<RepositoryRow, 'id' | 'quotas'>,
+  addition: Addition,
+): Promise<void> {
+  await rows.insertUsage(tx, repository.id, usageOf(addition))
+  await chargeQuotas(tx, repository, addition)
+}
+
+/**
+ * Charges the quotas of a repository that the transaction holds with what it adds: the last thing the transaction does,
+ * for quotas are locked after everything else. Answers what the client should be told of quotas that are nearly full.
+ * @throws RegistryError DENIED with the numbers where a quota has not so much left; nothing may be committed then.
+ */
+export async function chargeQuotas(
+  tx: Transaction,
+  { quotas }: Pick<RepositoryRow, 'quotas'>,
+  addition: Addition,
+): Promise<string[]> {
+  const { links } = addition
+  const { blobBytes, manifestBytes } = usageOf(addition)
+  const physical = links.length === 0 || quotas.length === 0 ? new Set() : await physicalQuotas(tx, quotas)
   const warnings: string[] = []
-  for (const quota of await statesFor(tx, repository, change)) {
-    const blobBytes = quota.measure === 'logical' ? change.blobBytes : await claimBlobs(tx, quota.id, links)
-    const bytes = blobBytes + change.manifestBytes
+  for (const quota of quotas) {
+    const bytes = manifestBytes + (physical.has(quota) ? await claimBlobs(tx, quota, links) : blobBytes)
     if (bytes === 0) continue
-    const state = await takeFree(tx, quota.id, bytes)
+    const state = await takeFree(tx, quota, bytes)
     if (state === undefined) continue
     if (!state.taken) throw overQuota(state, bytes)
     const used = state.used + bytes
     if (used >= state.limit * NEARLY_FULL) warnings.push(nearlyFull(state, used))
   }
   return warnings
-}
-
-async function statesFor(
-  tx: Transaction,
-  { quotas }: Pick<RepositoryRow, 'quotas'>,
-  change: rows.Usage,
-): Promise<readonly (QuotaState & { readonly id: number })[]> {
-  if (quotas.length === 0 || change.blobBytes + change.manifestBytes === 0) return []
-  return await quotaStates(tx, quotas)
 }
 
 /**
