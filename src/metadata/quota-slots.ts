@@ -5,7 +5,7 @@ import type { Queryable, Transaction } from './database.ts'
 // left is dealt out anew. So no two can take the same bytes, and the limit is never passed. Whoever works on several
 // quotas in one transaction takes them by ascending id, as its last rows.
 
-const SLOTS = 8
+const SLOTS = 16
 
 /** How a quota stands, in bytes. `used` may exceed `limit`: a limit can be set below what is there. */
 export interface QuotaState {
@@ -46,27 +46,40 @@ export async function takeFree(
   quotaId: number,
   bytes: number,
 ): Promise<(QuotaState & { readonly taken: boolean }) | undefined> {
-  // A slot below zero: the quota is over its limit, and what others of its slots got back since is not free.
-  const [took] = await tx.query<QuotaState & { taken: boolean }>(
-    `with taken as (
-       update quota_slot set free = free - $2
-        where quota_id = $1 and slot = (
-          select slot from quota_slot
-           where quota_id = $1 and free >= $2 and not exists (select from quota_slot where quota_id = $1 and free < 0)
-           order by random() limit 1 for update skip locked)
-       returning slot)
-     select q.pattern, q.measure, q.limit_bytes as limit, exists (select from taken) as taken,
-            q.limit_bytes - (select sum(free) from quota_slot where quota_id = q.id)::bigint as used
-       from quota q where q.id = $1`,
-    [quotaId, bytes],
-  )
-  if (took === undefined || took.taken) return took
+  // Where others hold every slot that has enough, one of them is waited for.
+  for (const others of ['skip locked', '']) {
+    const took = await takeFromSlot(tx, quotaId, bytes, others)
+    if (took === undefined || took.taken) return took
+  }
   const free = await lockSlots(tx, quotaId)
   const [state] = await quotaStates(tx, [quotaId])
   if (free === undefined || state === undefined) return undefined
   if (free < bytes) return { ...state, taken: false }
   await dealOut(tx, quotaId, free - bytes)
   return { ...state, taken: true }
+}
+
+async function takeFromSlot(
+  tx: Transaction,
+  quotaId: number,
+  bytes: number,
+  others: string,
+): Promise<(QuotaState & { readonly taken: boolean }) | undefined> {
+  // A slot below zero: the quota is over its limit, and what others of its slots got back since is not free.
+  const rows = await tx.query<QuotaState & { taken: boolean }>(
+    `with slots as (select sum(free)::bigint as free, min(free) as least from quota_slot where quota_id = $1),
+     taken as (
+       update quota_slot set free = free - $2
+        where quota_id = $1 and slot = (
+          select slot from quota_slot where quota_id = $1 and free >= $2 and (select least from slots) >= 0
+           order by random() limit 1 for update ${others})
+       returning slot)
+     select q.pattern, q.measure, q.limit_bytes as limit, exists (select from taken) as taken,
+            q.limit_bytes - s.free as used
+       from quota q, slots s where q.id = $1`,
+    [quotaId, bytes],
+  )
+  return rows[0]
 }
 
 /** Gives back `bytes`; where they are negative, takes them even if so much is not left. A quota that is gone needs nothing. */
