@@ -20,26 +20,28 @@ export async function startAccessServer(
     ...place,
     env: { BERTH_AUTH_MODE: 'token', BERTH_AUTH_ADMIN_PASSWORD: PASSWORD, BERTH_AUTH_REVOCATION_MAX_AGE: '0s', ...env },
   })
+  return { ...server, administer: await administerOf(server) }
+}
+
+/** Calls the administration's API by a server's socket, as its local administrator. */
+export async function administerOf(server: TestServer): Promise<AccessServer['administer']> {
   const sockets = await findLocalSockets(server.dataDir)
   const socketPath = sockets.find(path => path.includes(`/${server.process.pid}-`))
   if (socketPath === undefined) throw new Error(`the server has no socket in ${server.dataDir}`)
-  return {
-    ...server,
-    async administer(method, path, body) {
-      const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>()
-      const headers = { 'Content-Type': 'application/json' }
-      request({ socketPath, method, path: `/api/v1${path}`, headers }, response => {
-        let text = ''
-        response.setEncoding('utf8')
-        response.on('data', (chunk: string) => (text += chunk))
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
-      })
-        .on('error', reject)
-        .end(body === undefined ? undefined : JSON.stringify(body))
-      const { status, text } = await promise
-      if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text}`)
-      return text === '' ? {} : (JSON.parse(text) as Record<string, unknown>)
-    },
+  return async (method, path, body) => {
+    const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>()
+    const headers = { 'Content-Type': 'application/json' }
+    request({ socketPath, method, path: `/api/v1${path}`, headers }, response => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (chunk: string) => (text += chunk))
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
+    })
+      .on('error', reject)
+      .end(body === undefined ? undefined : JSON.stringify(body))
+    const { status, text } = await promise
+    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text}`)
+    return text === '' ? {} : (JSON.parse(text) as Record<string, unknown>)
   }
 }
 
