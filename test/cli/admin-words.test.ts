@@ -160,7 +160,29 @@ void suite('words of the berth command', () => {
 
   test('every command is told by help, of the program and of its noun', async () => {
     const { stdout } = await berth(['help'])
-    for (const noun of ['user', 'repository', 'manifest', 'tag', 'undelete', 'tag-rule', 'audit', 'explain']) {
+    for (const noun of [
+      'user',
+      'group',
+      'robot',
+      'token',
+      'grant',
+      'trust',
+      'key',
+      'audit',
+      'explain',
+      'repository',
+      'manifest',
+      'tag',
+      'undelete',
+      'tag-rule',
+      'storage',
+      'retention',
+      'pulls',
+      'gc',
+      'verify',
+      'usage',
+      'quota',
+    ]) {
       const own = await berth([noun, '--help'])
       assert.equal(own.code, 0)
       assert.match(own.stdout, new RegExp(`^ {2}berth ${noun}`))
