@@ -16,11 +16,12 @@ export interface Drift {
   readonly uncounted: number
 }
 
-/** Locks the counters that were not checked for longest, if that is longer than `ageMs`; answers their repository. */
+/** Locks the counters that were not checked for longest, if that is longer than `ageMs`; answers their living repository. */
 export async function lockUnchecked(tx: Transaction, ageMs: number): Promise<number | undefined> {
   const [row] = await tx.query<{ repository_id: number }>(
-    `select repository_id from repository_usage
-      where checked_at is null or checked_at < clock_timestamp() - $1 * interval '1 millisecond'
+    `select repository_id from repository_usage u
+      where coalesce(checked_at < clock_timestamp() - $1 * interval '1 millisecond', true)
+        and exists (select from repository r where r.id = u.repository_id and r.deleted_at is null)
       order by checked_at nulls first limit 1 for update skip locked`,
     [ageMs],
   )
