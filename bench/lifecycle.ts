@@ -47,7 +47,7 @@ const directory = mkdtempSync(join(process.env['BERTH_BENCH_DIR'] ?? tmpdir(), '
 const servers: Server[] = []
 try {
   const start = async (size: Size): Promise<Filled> => {
-    const contender = berths({ BERTH_REGISTRY_TRASH_GRACE: '1ms' }).at(-1)
+    const contender = berths({ BERTH_REGISTRY_TRASH_GRACE: '1ms', BERTH_REGISTRY_ALLOW_SHORT_GRACE: 'true' }).at(-1)
     const server = await contender?.start(mkdtempSync(join(directory, 'server-')))
     if (server?.databaseUrl === undefined) throw new Error('this needs Postgres: npm run bench:lifecycle')
     servers.push(server)

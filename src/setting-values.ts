@@ -1,6 +1,15 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
 
+/** A setting: how it is read, what it is without being set, and what a person is told about it. */
+export interface Setting {
+  readonly schema: z.ZodType
+  readonly initial: string | number | boolean | undefined
+  readonly about: string
+  /** May be given as a file by the name with `_FILE`. */
+  readonly secret?: boolean
+}
+
 const SECOND = 1000
 const MINUTE = 60 * SECOND
 const HOUR = 60 * MINUTE

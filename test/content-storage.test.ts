@@ -5,16 +5,24 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, suite, test } from 'node:test'
 import { loadConfig } from '../src/config.ts'
 import { type ContentStorage, openContentStorage } from '../src/content-storage.ts'
+import type { Job } from '../src/jobs/schedule.ts'
 import { createLog } from '../src/log.ts'
 import type { Database } from '../src/metadata/database.ts'
 import { createMetrics } from '../src/metrics/metrics.ts'
 import type { Digest } from '../src/oci/digest.ts'
 import { type TestDatabase, testDriver, withDatabase } from './support/database.ts'
+import { upkeepJobs } from '../src/upkeep.ts'
 import { letTimePass, pushBlob, withRegistry } from './support/registry.ts'
 import { strays } from './support/moving.ts'
 
 const log = createLog({ level: 'silent', format: 'json' })
 const { signal } = new AbortController()
+
+/** A store as the registry has it open, with the jobs that delete in it. */
+interface OpenContent extends ContentStorage {
+  readonly disposal: readonly Job[]
+  readonly metrics: string
+}
 
 void suite('a copy of the index that is pointed at the store of the registry it was copied from', () => {
   let work: string
@@ -33,7 +41,7 @@ void suite('a copy of the index that is pointed at the store of the registry it 
   })
 
   /** Opens the one store as the registry with that data directory does at its start. */
-  async function open(db: Database, dataDir: string): Promise<ContentStorage & { readonly metrics: string }> {
+  async function open(db: Database, dataDir: string): Promise<OpenContent> {
     const config = loadConfig(
       {
         BERTH_DATA_DIR: join(work, dataDir),
@@ -41,6 +49,7 @@ void suite('a copy of the index that is pointed at the store of the registry it 
         BERTH_STORAGE_RECONCILE: '1d',
         BERTH_REGISTRY_UPLOAD_EXPIRY: '1ms',
         BERTH_REGISTRY_TRASH_GRACE: '1ms',
+        BERTH_REGISTRY_ALLOW_SHORT_GRACE: 'true',
       },
       work,
     )
@@ -49,7 +58,10 @@ void suite('a copy of the index that is pointed at the store of the registry it 
     const stack = new AsyncDisposableStack()
     opened.push(stack)
     const content = await openContentStorage(config, db, metrics, log, stack)
-    return { ...content, metrics: await metrics.render() }
+    const jobs = upkeepJobs({ config, db, content, metrics: metrics.collection, log })
+    const disposal = jobs.filter(({ name }) => /^(?:purge|reconcile)/.test(name))
+    assert.equal(disposal.length, 2)
+    return { ...content, disposal, metrics: await metrics.render() }
   }
 
   /** A blob in the registry, and the same row in the copy, where it is in the trash and due. */
@@ -65,8 +77,8 @@ void suite('a copy of the index that is pointed at the store of the registry it 
     return digest
   }
 
-  async function deleteAll({ jobs }: ContentStorage): Promise<void> {
-    for (const { name, run } of jobs) if (/^(?:purge|reconcile)/.test(name)) await run(signal)
+  async function deleteAll({ disposal }: OpenContent): Promise<void> {
+    for (const { run } of disposal) await run(signal)
   }
 
   const isThere = async ({ stores }: ContentStorage): Promise<boolean> =>

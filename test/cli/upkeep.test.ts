@@ -22,6 +22,7 @@ void suite('berth gc and berth verify work through the running server', () => {
         BERTH_REGISTRY_LEASE: LEASE,
         BERTH_REGISTRY_UNTAGGED_RETENTION: LEASE,
         BERTH_REGISTRY_TRASH_GRACE: '1ms',
+        BERTH_REGISTRY_ALLOW_SHORT_GRACE: 'true',
         BERTH_COLLECTION_PAUSE: '0s',
         BERTH_REGISTRY_REQUIRE_BLOBS: 'false',
       },
