@@ -8,6 +8,7 @@ import { takeTurn } from '../../src/gc/work.ts'
 import type { Digest } from '../../src/oci/digest.ts'
 import { parseName } from '../../src/oci/name.ts'
 import type { BlobStore, StorageKey } from '../../src/storage/blob-store.ts'
+import { newKey } from '../../src/storage/keys.ts'
 import { Stores } from '../../src/storage/stores.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { type FaultyStore, faultyStore } from '../support/faulty-store.ts'
@@ -191,11 +192,12 @@ void suite(
     test('bytes that were replaced while they were read are not condemned for what they were', async () => {
       const layer = await pushBlob(opened.registry, NAME)
       const key = await keyOf(layer)
+      const keyOfAnother = newKey()
       const replaced: BlobStore = {
         ...store,
         async *read() {
           await index.db.transaction(tx =>
-            tx.query(`update blob set storage_key = 'f' || substr(storage_key, 2) where storage_key = $1`, [key]),
+            tx.query('update blob set storage_key = $2 where storage_key = $1', [key, keyOfAnother]),
           )
           yield Buffer.from('what another has replaced')
         },

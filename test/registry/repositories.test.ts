@@ -6,6 +6,7 @@ import type { Digest } from '../../src/oci/digest.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 import { parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { assertUsageIsTrue } from '../support/usage.ts'
 import {
   ADMIN,
   PUSHER,
@@ -29,6 +30,7 @@ void suite('a repository', () => {
   })
   after(async () => {
     await rules.close()
+    await assertUsageIsTrue(database.db)
     await database.close()
   })
 

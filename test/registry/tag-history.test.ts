@@ -6,6 +6,7 @@ import { RegistryError } from '../../src/oci/errors.ts'
 import { parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import type { TagHistoryEntry } from '../../src/registry/tag-history.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { assertUsageIsTrue } from '../support/usage.ts'
 import { ADMIN, type TestRegistry, pushImage, withRegistry } from '../support/registry.ts'
 
 const REPOSITORY = 'history/app'
@@ -20,6 +21,7 @@ void suite('the history of a tag', () => {
   })
   after(async () => {
     await rules.close()
+    await assertUsageIsTrue(database.db)
     await database.close()
   })
 

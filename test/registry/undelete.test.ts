@@ -5,6 +5,7 @@ import type { Digest } from '../../src/oci/digest.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 import { type RepositoryName, parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { assertUsageIsTrue } from '../support/usage.ts'
 import {
   ADMIN,
   PUSHER,
@@ -27,6 +28,7 @@ before(async () => {
 })
 after(async () => {
   await rules.close()
+  await assertUsageIsTrue(database.db)
   await database.close()
 })
 

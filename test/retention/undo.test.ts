@@ -4,6 +4,7 @@ import type { Database } from '../../src/metadata/database.ts'
 import { insertTagRule } from '../../src/metadata/tag-rules.ts'
 import { parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { assertUsageIsTrue } from '../support/usage.ts'
 import { ADMIN, type TestRegistry, pushImage, withRegistry } from '../support/registry.ts'
 import { LIFETIMES, age, itemsOf, makePolicy, run, tagsOf } from '../support/retention.ts'
 
@@ -19,6 +20,7 @@ void suite('retention, tag rules and undeleting', () => {
   })
   after(async () => {
     await opened.close()
+    await assertUsageIsTrue(database.db)
     await database.close()
   })
 

@@ -45,7 +45,7 @@ export async function assertUsageIsTrue(db: Database): Promise<void> {
   assert.deepEqual(await db.query('select * from usage_delta'), [])
   const counted = await db.query<Counted>(
     `select r.name, u.blobs, u.blob_bytes, u.manifests, u.manifest_bytes, u.tags
-       from repository_usage u join repository r on r.id = u.repository_id order by r.name`,
+       from repository_usage u join repository r on r.id = u.repository_id order by r.id`,
   )
   const truth = await db.query<Counted>(
     `select r.name, (select count(*) from repository_blob l where l.repository_id = r.id and l.counted) as blobs,
@@ -55,7 +55,7 @@ export async function assertUsageIsTrue(db: Database): Promise<void> {
             (select coalesce(sum(length(payload)), 0)::bigint from manifest m
               where m.repository_id = r.id and m.deleted_at is null) as manifest_bytes,
             (select count(*) from tag t where t.repository_id = r.id) as tags
-       from repository r order by r.name`,
+       from repository r order by r.id`,
   )
   assert.deepEqual(counted, truth)
   assert.deepEqual(await namedButUncounted(db), [], 'links that a visible manifest names count')
