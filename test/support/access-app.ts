@@ -22,7 +22,7 @@ export interface AccessApp extends TestApp<BlobStore> {
 }
 
 /** Starts one on a fresh index. */
-export async function startAccessApp(): Promise<AccessApp> {
+export async function startAccessApp(options: { readonly allowPrivateIssuers?: boolean } = {}): Promise<AccessApp> {
   let aheadMs = 0
   let close = async (): Promise<void> => undefined
   const app = await startApp({
@@ -40,7 +40,7 @@ export async function startAccessApp(): Promise<AccessApp> {
         authenticators: [],
         isVouchedFor: () => true,
         foreign: { verify: () => Promise.resolve(undefined) },
-        allowPrivateIssuers: false,
+        allowPrivateIssuers: options.allowPrivateIssuers ?? false,
         guesses: createGuessLimit({ perAccount: 10, perClient: 100, windowSeconds: 300 }),
         onError: error => {
           throw error
