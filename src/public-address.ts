@@ -34,7 +34,8 @@ export function isPrivateHost(url: URL): boolean {
   return isIP(host) !== 0 && isPrivate(host)
 }
 
-const PRIVATE = new BlockList()
+/** One list for each family: an IPv4 address would be looked up as an IPv6 one that embeds it, which all are refused. */
+const PRIVATE = { ipv4: new BlockList(), ipv6: new BlockList() }
 for (const range of [
   '0.0.0.0/8',
   '10.0.0.0/8',
@@ -50,15 +51,26 @@ for (const range of [
   addRange(range, 'ipv4')
 }
 // Besides private ones those that embed an IPv4 address, by which a private one could be reached.
-for (const range of ['::/96', '::ffff:0:0/96', '64:ff9b::/32', '2002::/16', 'fc00::/7', 'fe80::/10', 'ff00::/8']) {
+for (const range of [
+  '::/96',
+  '::ffff:0:0/96',
+  '64:ff9b::/32',
+  '2001::/32',
+  '2002::/16',
+  'fc00::/7',
+  'fe80::/10',
+  'fec0::/10',
+  'ff00::/8',
+]) {
   addRange(range, 'ipv6')
 }
 
 function addRange(range: string, family: 'ipv4' | 'ipv6'): void {
   const [network = '', prefix] = range.split('/')
-  PRIVATE.addSubnet(network, Number(prefix), family)
+  PRIVATE[family].addSubnet(network, Number(prefix), family)
 }
 
 function isPrivate(address: string): boolean {
-  return PRIVATE.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
+  const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
+  return PRIVATE[family].check(address, family)
 }
