@@ -30,7 +30,7 @@ const upstream = z.strictObject({
   hosts: z.array(host).optional().describe('Host names under which this mirror stands at the root.'),
   trustedHosts: z.array(host).optional().describe('Where the upstream may send us, besides its own domain.'),
   allowPrivate: truth.optional().describe('Whether it may be at, or lead to, addresses of our own network.'),
-  ca: text.optional().describe('A PEM file of authorities to trust besides the usual ones.'),
+  ca: text.optional().describe('A PEM file of authorities to trust in place of the usual ones.'),
   proxy: url
     .optional()
     .describe('An HTTP proxy to go through, in place of HTTPS_PROXY; `NO_PROXY` counts for that one only.'),

@@ -76,7 +76,7 @@ export async function openMirrors(
         name: 'expire mirrored tags',
         everyMs: HOUR_MS,
         run: async signal => {
-          await tags.expire(keepMs, signal)
+          await tags.expire(keepMs, name => mirrors.some(mirror => mirror.has(name)), signal)
         },
       },
     ],

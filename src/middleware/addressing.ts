@@ -22,7 +22,9 @@ export function addressing({ namespaces, hosts }: Addressing): Middleware {
     const path = REPOSITORY_PATH.exec(ctx.path)?.[1]
     if (path !== undefined) {
       const { ns } = ctx.query
-      const namespace = typeof ns === 'string' ? ns : ns?.at(-1)
+      const asked = typeof ns === 'string' ? ns : ns?.at(-1)
+      // A client that reaches us by an alias says our own name.
+      const namespace = asked === ctx.host || asked === ctx.hostname ? undefined : asked
       const prefix =
         namespace === undefined
           ? (hosts.get(ctx.host.toLowerCase()) ?? hosts.get(ctx.hostname.toLowerCase()))

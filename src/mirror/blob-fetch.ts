@@ -7,6 +7,7 @@ import type { UpstreamHealth } from './health.ts'
 import { Spool } from './spool.ts'
 import type { Upstream, UpstreamBlob } from './upstream.ts'
 import { UpstreamFailure } from './upstream-failure.ts'
+import { within } from './within.ts'
 
 /** What a fetch takes from where, and what becomes of it. */
 export interface FetchOptions {
@@ -33,6 +34,8 @@ export interface FetchOptions {
   readonly onFailure: (error: unknown) => void
 }
 
+/** An upstream that has not begun to answer for this long gives nothing. */
+const BEGIN_MS = 30_000
 const FIRST_RETRY_MS = 200
 
 /**
@@ -64,15 +67,20 @@ export class BlobFetch {
   }
 
   /** Begins: the upstream has answered when this resolves. Undefined where the bytes are not needed. @throws UpstreamFailure */
-  static async begin(options: FetchOptions, signal: AbortSignal): Promise<BlobFetch | undefined> {
+  static async begin(options: FetchOptions): Promise<BlobFetch | undefined> {
     const { upstream, health, repository, digest, maxBytes, spoolDirectory } = options
-    const first = await health.run(() => upstream.blob(repository, digest, 0, signal))
+    const asked = async <T>(ask: (signal: AbortSignal) => Promise<T>): Promise<T> =>
+      await health.run(() => within(upstream.host, BEGIN_MS, ask))
+    const first = await asked(signal => upstream.blob(repository, digest, 0, signal))
     try {
-      const { size = await upstream.blobSize(repository, digest, signal) } = first
+      const { size = await asked(signal => upstream.blobSize(repository, digest, signal)) } = first
       if (size === undefined)
         throw new UpstreamFailure('failed', `${upstream.host} does not say how large ${digest} is`)
       if (size > maxBytes) {
         throw new UpstreamFailure('refused', `${digest} has ${size} bytes, more than the mirror's limit of ${maxBytes}`)
+      }
+      if (size === 0 && digest !== emptyDigest(digest)) {
+        throw new UpstreamFailure('failed', `${upstream.host} sends nothing as ${digest}`)
       }
       if (!(await options.isNeeded())) {
         discard(first.body)
@@ -97,9 +105,11 @@ export class BlobFetch {
     }
   }
 
-  /** Ends it now, unfinished. */
-  stop(reason: unknown): void {
-    this.#stop.abort(reason)
+  /** Ends it now, unfinished: whoever follows it is told why. */
+  stop(why: string): void {
+    this.isBroken = true
+    // No failure of the upstream, and not to be counted as one.
+    this.#stop.abort(new Error(why))
   }
 
   #wait(): void {
@@ -107,13 +117,15 @@ export class BlobFetch {
     clearTimeout(this.#patience)
     this.#patience = setTimeout(() => {
       const isMostlyDone = this.#spool.available >= this.size * goOnShare
-      if (this.#followers === 0 && !isMostlyDone) this.stop(new UpstreamFailure('failed', `nobody waits for ${digest}`))
+      if (this.#followers === 0 && !isMostlyDone) this.stop(`nobody waits for ${digest}`)
     }, patienceMs)
   }
 
   async #run(first: UpstreamBlob): Promise<void> {
     const { signal } = this.#stop
     const whole = Readable.from(this.#spool.follow(0, this.size - 1, signal), { objectMode: false })
+    // It may fail when the store does not listen any more.
+    whole.on('error', () => undefined)
     // Those who follow need no store.
     const stored = this.#options.store(whole, this.size, signal).catch(this.#options.onFailure)
     try {
@@ -121,13 +133,15 @@ export class BlobFetch {
       this.#spool.complete()
     } catch (error) {
       this.isBroken = true
-      this.#spool.fail(signal.aborted ? signal.reason : error)
+      const { host } = this.#options.upstream
+      this.#spool.fail(signal.aborted ? new UpstreamFailure('failed', `${host}: ${String(signal.reason)}`) : error)
     } finally {
       await stored
       this.isOver = true
       whole.destroy()
       clearTimeout(this.#patience)
-      await this.#spool.release()
+      // Of bytes that nobody reads any more.
+      await this.#spool.release().catch(() => undefined)
     }
   }
 
@@ -156,7 +170,11 @@ export class BlobFetch {
 
   async #again(): Promise<UpstreamBlob> {
     const { upstream, health, repository, digest } = this.#options
-    return await health.run(() => upstream.blob(repository, digest, this.#spool.available, this.#stop.signal))
+    return await health.run(() =>
+      within(upstream.host, BEGIN_MS, signal =>
+        upstream.blob(repository, digest, this.#spool.available, AbortSignal.any([signal, this.#stop.signal])),
+      ),
+    )
   }
 
   /** Takes what an answer has; of one that began before what we have already, the rest. */
@@ -174,12 +192,18 @@ export class BlobFetch {
         at += bytes.byteLength
         if (at > this.size) throw new UpstreamFailure('refused', `${this.#options.digest} is longer than was said`)
         if (fresh.byteLength === 0) continue
-        hash.update(fresh)
         await this.#spool.write(fresh)
+        hash.update(fresh)
       }
     } finally {
       this.#stop.signal.removeEventListener('abort', onStop)
       discard(body)
     }
   }
+}
+
+/** What no bytes have as their digest, by the algorithm of this one. */
+function emptyDigest(digest: Digest): Digest {
+  const algorithm = algorithmOf(digest)
+  return digestOf(algorithm, createHash(algorithm).digest('hex'))
 }

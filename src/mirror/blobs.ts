@@ -12,9 +12,6 @@ import type { Mirror } from './mirror.ts'
 import { refusalOf } from './refusals.ts'
 import { UpstreamFailure } from './upstream-failure.ts'
 
-/** An upstream that has not begun to answer for this long gives nothing. */
-const BEGIN_MS = 30_000
-
 /** How blobs of mirrors are fetched. */
 export interface BlobMirrorOptions {
   /** The registry that holds the copies, for as long as they are used. */
@@ -73,10 +70,10 @@ export class BlobMirror {
       throw new RegistryError('BLOB_UNKNOWN', { message: `the mirror is offline and does not have ${digest}` })
     }
     const id = `${name} ${digest}`
+    const absent = this.#absent.find(id)
+    if (absent !== undefined) throw refusalOf(absent, 'BLOB_UNKNOWN')
     let fetch: BlobFetch | undefined
     try {
-      const absent = this.#absent.find(id)
-      if (absent !== undefined) throw absent
       fetch = await this.#shared(id, () => this.#begin(id, mirror, repository, name, digest))
     } catch (error) {
       if (error instanceof UpstreamFailure && error.kind === 'absent') this.#absent.note(id, error)
@@ -97,18 +94,25 @@ export class BlobMirror {
     const flight = this.#flights.get(key)
     if (flight === undefined) throw new RegistryError('BLOB_UNKNOWN')
     const { fetch, name, digest } = flight
-    if (!fetch.isOver) await fetch.send(range?.start ?? 0, range?.end ?? fetch.size - 1, to, signal)
-    else await this.#options.copies.sendBlob(await this.#stored(name, digest), range, to, signal)
+    if (fetch.isOver) {
+      await this.#options.copies.sendBlob(await this.#stored(name, digest), range, to, signal)
+      return
+    }
+    try {
+      await fetch.send(range?.start ?? 0, range?.end ?? fetch.size - 1, to, signal)
+    } catch (error) {
+      throw refusalOf(error, 'BLOB_UNKNOWN')
+    }
   }
 
   /** Ends what is under way. */
   async close(): Promise<void> {
     const flights = [...this.#flights.values()].map(({ fetch }) => fetch)
-    for (const flight of flights) flight.stop(new UpstreamFailure('failed', 'the registry is stopping'))
+    for (const flight of flights) flight.stop('the registry is stopping')
     await Promise.all(flights.map(flight => flight.ended))
   }
 
-  /** Undefined: the bytes are here already, from another repository, and the upstream says that this one has them too. */
+  /** Undefined: another repository of the mirror has the bytes, and the upstream says that this one has them too. */
   async #begin(
     id: string,
     mirror: Mirror,
@@ -117,24 +121,23 @@ export class BlobMirror {
     digest: Digest,
   ): Promise<BlobFetch | undefined> {
     const { copies, spoolDirectory, maxBytes, goOnShare, patienceMs, retries, onFailure } = this.#options
-    const fetch = await BlobFetch.begin(
-      {
-        upstream: mirror.upstream,
-        health: mirror.health,
-        repository,
-        digest,
-        spoolDirectory,
-        maxBytes,
-        goOnShare,
-        patienceMs,
-        retries,
-        // From any repository: the upstream says that this one has it too.
-        isNeeded: async () => !(await copies.mountBlob({ name, digest, from: undefined, visible: [] }, WRITER)),
-        store: async (body, length, signal) => await this.#store(name, digest, body, length, signal),
-        onFailure: error => onFailure(mirror, digest, error),
-      },
-      AbortSignal.timeout(BEGIN_MS),
-    )
+    const { prefix } = mirror.options
+    // From this mirror alone: an upstream's word must not give away what lies elsewhere.
+    const visible = [[`^${prefix.replaceAll('.', String.raw`\.`)}/`]]
+    const fetch = await BlobFetch.begin({
+      upstream: mirror.upstream,
+      health: mirror.health,
+      repository,
+      digest,
+      spoolDirectory,
+      maxBytes,
+      goOnShare,
+      patienceMs,
+      retries,
+      isNeeded: async () => !(await copies.mountBlob({ name, digest, from: undefined, visible }, WRITER)),
+      store: async (body, length, signal) => await this.#store(name, digest, body, length, signal),
+      onFailure: error => onFailure(mirror, digest, error),
+    })
     if (fetch === undefined) return undefined
     const key = `flight ${randomUUID()}` as FlightKey
     this.#flights.set(key, { fetch, name, digest })
@@ -159,6 +162,8 @@ export class BlobMirror {
     try {
       await copies.finishUpload({ name, id }, digest, { stream, start: undefined, length, signal })
     } catch (error) {
+      // Where it only takes its time, it goes on and commits.
+      if (error instanceof RegistryError && error.code === 'UNAVAILABLE') throw error
       // What cannot be finished is of no use to anybody; the session would end by itself too, only later.
       await copies.cancelUpload({ name, id }).catch(() => undefined)
       throw error

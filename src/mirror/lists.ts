@@ -7,8 +7,11 @@ import type { Registry } from '../registry/registry.ts'
 import type { Mirror } from './mirror.ts'
 import { refusalOf } from './refusals.ts'
 import { UpstreamFailure } from './upstream-failure.ts'
+import { within } from './within.ts'
 
 const ASK_MS = 30_000
+/** Pages of a referrers list that are followed. */
+const MOST_PAGES = 50
 const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/
 
 /**
@@ -29,15 +32,16 @@ export async function mirroredTags(
     if (limit === 0) return { items: [] }
     const query = new URLSearchParams({ n: String(limit) })
     if (last !== '') query.set('last', last)
-    const signal = AbortSignal.timeout(ASK_MS)
-    const { json, next } = await asked(mirror, () => mirror.upstream.document(repository, 'tags/list', query, signal))
+    const { json, next } = await asked(mirror, signal =>
+      mirror.upstream.document(repository, 'tags/list', query, signal),
+    )
     const listed = arrayOf(json, 'tags').filter(tag => typeof tag === 'string' && TAG.test(tag)) as string[]
-    // Some upstreams know neither n nor last: they list everything, in the order they like.
-    const after =
-      next === undefined ? listed.toSorted(byBytes).filter(tag => last === '' || byBytes(tag, last) > 0) : listed
+    // Some upstreams know neither n nor last: they list everything, in the order they like, or the same page again.
+    const knowsLast = next?.has('last') === true
+    const after = knowsLast ? listed : listed.toSorted(byBytes).filter(tag => last === '' || byBytes(tag, last) > 0)
     const items = after.slice(0, limit)
-    const end =
-      next === undefined ? (after.length > limit ? items.at(-1) : undefined) : (next.get('last') ?? items.at(-1))
+    const following = next === undefined ? undefined : (next.get('last') ?? items.at(-1))
+    const end = after.length > limit ? items.at(-1) : items.length === 0 && !knowsLast ? undefined : following
     return end === undefined ? { items } : { items, next: end }
   } catch (error) {
     if (!(error instanceof UpstreamFailure) || error.kind === 'absent') throw refusalOf(error, 'NAME_UNKNOWN')
@@ -89,17 +93,24 @@ export async function mirroredReferrers(
 
 async function upstreamReferrers(mirror: Mirror, repository: string, subject: Digest): Promise<Referrer[]> {
   const { upstream } = mirror
-  const signal = AbortSignal.timeout(ASK_MS)
   try {
-    const path = `referrers/${subject}`
-    const { json } = await asked(mirror, () => upstream.document(repository, path, new URLSearchParams(), signal))
-    return referrersIn(json)
+    const found: Referrer[] = []
+    let query: URLSearchParams | undefined = new URLSearchParams()
+    for (let page = 0; query !== undefined && page < MOST_PAGES; page += 1) {
+      const asking: URLSearchParams = query
+      const { json, next } = await asked(mirror, signal =>
+        upstream.document(repository, `referrers/${subject}`, asking, signal),
+      )
+      found.push(...referrersIn(json))
+      query = next
+    }
+    return found
   } catch (error) {
     if (!(error instanceof UpstreamFailure) || error.kind !== 'absent') throw error
   }
   try {
     const tag = subject.replace(':', '-')
-    const { bytes, mediaType } = await asked(mirror, () => upstream.manifest(repository, tag, signal))
+    const { bytes, mediaType } = await asked(mirror, signal => upstream.manifest(repository, tag, signal))
     return mediaType.startsWith(OCI_INDEX) ? referrersIn(JSON.parse(bytes.toString('utf8'))) : []
   } catch (error) {
     if (error instanceof UpstreamFailure && error.kind === 'absent') return []
@@ -107,15 +118,8 @@ async function upstreamReferrers(mirror: Mirror, repository: string, subject: Di
   }
 }
 
-async function asked<T>({ health, upstream }: Mirror, ask: () => Promise<T>): Promise<T> {
-  try {
-    return await health.run(ask)
-  } catch (error) {
-    if (error instanceof Error && error.name === 'TimeoutError') {
-      throw new UpstreamFailure('failed', `${upstream.host} did not answer in ${ASK_MS / 1000} s`, { cause: error })
-    }
-    throw error
-  }
+async function asked<T>({ health, upstream }: Mirror, ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  return await health.run(() => within(upstream.host, ASK_MS, ask))
 }
 
 function referrersIn(json: unknown): Referrer[] {

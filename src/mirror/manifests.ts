@@ -9,6 +9,7 @@ import { type Mirror, textOf } from './mirror.ts'
 import { AbsentMemory } from './absent-memory.ts'
 import { refusalOf } from './refusals.ts'
 import { UpstreamFailure } from './upstream-failure.ts'
+import { within } from './within.ts'
 
 /** An upstream that has said nothing for this long has said nothing. */
 const ASK_MS = 30_000
@@ -136,18 +137,11 @@ export class ManifestMirror {
   ): Promise<void> {
     const { upstream, health } = mirror
     const { copies, tags } = this.#options
-    const signal = AbortSignal.timeout(ASK_MS)
-    const inTime = async <T>(ask: () => Promise<T>): Promise<T> => {
-      try {
-        return await health.run(ask)
-      } catch (error) {
-        if (error !== signal.reason) throw error
-        throw new UpstreamFailure('failed', `${upstream.host} did not answer in ${ASK_MS / 1000} s`, { cause: error })
-      }
-    }
+    const asked = async <T>(ask: (signal: AbortSignal) => Promise<T>): Promise<T> =>
+      await health.run(() => within(upstream.host, ASK_MS, ask))
     const { tag } = reference
     // A HEAD costs no pull; what it says is taken by its digest, so that a tag that moves meanwhile is no matter.
-    const now = tag === undefined ? reference.digest : await inTime(() => upstream.resolve(repository, tag, signal))
+    const now = tag === undefined ? reference.digest : await asked(signal => upstream.resolve(repository, tag, signal))
     const here = tag === undefined || now === undefined ? undefined : await this.#find(name, { digest: now }, WRITER)
     if (tag !== undefined && here !== undefined && here.digest === stale?.digest) {
       await tags.confirm(name, tag)
@@ -155,7 +149,7 @@ export class ManifestMirror {
     }
     const { bytes, mediaType } =
       here === undefined
-        ? await inTime(() => upstream.manifest(repository, now ?? textOf(reference), signal))
+        ? await asked(signal => upstream.manifest(repository, now ?? textOf(reference), signal))
         : { bytes: await copies.readManifest(here), mediaType: here.mediaType }
     try {
       await copies.pushManifest(

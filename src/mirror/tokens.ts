@@ -4,6 +4,7 @@ import type { Offer } from './challenge.ts'
 import { readText } from './bodies.ts'
 import type { Transport } from './transport.ts'
 import { UpstreamFailure, failureOf } from './upstream-failure.ts'
+import { within } from './within.ts'
 
 /** What we are known by at an upstream. */
 export interface Credentials {
@@ -12,6 +13,7 @@ export interface Credentials {
 }
 
 const MAX_BYTES = 256 * 1024
+const ASK_MS = 30_000
 /** RFC 6749 and the field: a token without a lifetime lives for a minute. */
 const USUAL_SECONDS = 60
 const EARLY_MS = 10_000
@@ -52,15 +54,14 @@ export class UpstreamTokens {
    * must be one that the upstream may send us to.
    * @throws UpstreamFailure `refused` where it is not; what the token service answers otherwise.
    */
-  async ask(repository: string, offer: Offer, signal: AbortSignal): Promise<string> {
+  async ask(repository: string, offer: Offer): Promise<string> {
     const asking =
-      this.#asking.get(repository) ??
-      this.#fetch(repository, offer, signal).finally(() => this.#asking.delete(repository))
+      this.#asking.get(repository) ?? this.#fetch(repository, offer).finally(() => this.#asking.delete(repository))
     this.#asking.set(repository, asking)
     return await asking
   }
 
-  async #fetch(repository: string, { parameters }: Offer, signal: AbortSignal): Promise<string> {
+  async #fetch(repository: string, { parameters }: Offer): Promise<string> {
     const realm = URL.parse(parameters.get('realm') ?? '')
     if (realm === null || !isTrusted(this.#trust, realm, 'token')) {
       const named = (parameters.get('realm') ?? 'nothing').slice(0, 200)
@@ -73,8 +74,11 @@ export class UpstreamTokens {
     url.searchParams.set('scope', `repository:${repository}:pull`)
     const headers: Record<string, string> = { Accept: 'application/json' }
     if (this.#credentials !== undefined) headers['Authorization'] = basic(this.#credentials)
-    const answer = await this.#transport.send('GET', url, { headers, signal })
-    const body = await readText(answer.body, MAX_BYTES, url.host)
+    // By a time of its own: those who share it come and go.
+    const { answer, body } = await within(url.host, ASK_MS, async signal => {
+      const given = await this.#transport.send('GET', url, { headers, signal })
+      return { answer: given, body: await readText(given.body, MAX_BYTES, url.host) }
+    })
     const failure = failureOf(url.host, answer.statusCode, headerOf(answer.headers['retry-after']))
     if (failure !== undefined) throw failure
     const held = heldBy(body, url.host)

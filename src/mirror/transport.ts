@@ -50,7 +50,7 @@ export function openTransport({ allowPrivate, ca, proxy }: TransportOptions): Tr
       : new ProxyAgent({ ...limits, uri: proxy, ...(ca === undefined ? {} : { requestTls: { ca: [...ca] } }) })
   return {
     async send(method, url, ask) {
-      if (isGuarded && isPrivateHost(url)) throw privateFault(url)
+      if (!allowPrivate && isPrivateHost(url)) throw privateFault(url)
       try {
         return await request(url, {
           dispatcher,

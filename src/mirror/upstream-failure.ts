@@ -1,6 +1,7 @@
 /**
  * Why an upstream gave nothing: `absent` (it does not have it), `denied` (our credentials are wrong or missing), `limited`
- * (too many requests), `failed` (broken, out of reach or too slow), `refused` (we do not follow where it leads).
+ * (too many requests), `failed` (broken, out of reach or too slow), `refused` (it does not take what we ask, or leads where
+ * we do not follow).
  */
 export type FailureKind = 'absent' | 'denied' | 'limited' | 'failed' | 'refused'
 
@@ -22,10 +23,17 @@ export class UpstreamFailure extends Error {
   }
 }
 
+const KINDS: Readonly<Record<number, FailureKind>> = {
+  401: 'denied',
+  403: 'denied',
+  404: 'absent',
+  408: 'failed',
+  429: 'limited',
+}
+
 /** What the status of an answer means, or undefined where it is an answer to use. */
 export function failureOf(host: string, status: number, retryAfter?: string): UpstreamFailure | undefined {
   if (status < 400) return undefined
-  const kind =
-    status === 404 ? 'absent' : status === 401 || status === 403 ? 'denied' : status === 429 ? 'limited' : 'failed'
+  const kind = KINDS[status] ?? (status < 500 ? 'refused' : 'failed')
   return new UpstreamFailure(kind, `${host} answered ${status}`, retryAfter === undefined ? {} : { retryAfter })
 }

@@ -75,10 +75,11 @@ export class Upstream {
     return this.#rateLimit
   }
 
-  /** The digest a tag names now, without the cost of a pull; undefined where the upstream does not say it in a HEAD. */
+  /** The digest a tag names now, without the cost of a pull; undefined where the upstream does not say it, or knows no HEAD. */
   async resolve(repository: string, reference: string, signal: AbortSignal): Promise<Digest | undefined> {
-    const answer = await this.#ask('HEAD', repository, `manifests/${reference}`, { Accept: ACCEPT }, signal)
+    const answer = await this.#ask('HEAD', repository, `manifests/${reference}`, { Accept: ACCEPT }, signal, [405, 501])
     await answer.body.dump()
+    if (answer.statusCode >= 400) return undefined
     return tryParseDigest(headerOf(answer.headers['docker-content-digest']) ?? '')
   }
 
@@ -144,6 +145,7 @@ export class Upstream {
     path: string,
     headers: Readonly<Record<string, string>>,
     signal: AbortSignal,
+    tolerated: readonly number[] = [],
   ): Promise<Answer> {
     const base = this.#options.url.href.replace(/\/+$/, '')
     const url = new URL(`${base}/v2/${repository}/${path}`)
@@ -152,18 +154,18 @@ export class Upstream {
     if (answer.statusCode === 401) {
       await answer.body.dump()
       if (held !== undefined) this.#tokens.drop(repository, held)
-      answer = await this.#send(method, url, headers, await this.#authorization(repository, answer, signal), signal)
+      answer = await this.#send(method, url, headers, await this.#authorization(repository, answer), signal)
     }
     const failure = failureOf(this.host, answer.statusCode, headerOf(answer.headers['retry-after']))
-    if (failure === undefined) return answer
+    if (failure === undefined || tolerated.includes(answer.statusCode)) return answer
     discard(answer.body)
     throw failure
   }
 
-  async #authorization(repository: string, { headers }: Answer, signal: AbortSignal): Promise<string> {
+  async #authorization(repository: string, { headers }: Answer): Promise<string> {
     const offers = parseChallenges([headers['www-authenticate'] ?? ''].flat().join(', '))
     const bearer = offers.find(({ scheme }) => scheme === 'bearer')
-    if (bearer !== undefined) return `Bearer ${await this.#tokens.ask(repository, bearer, signal)}`
+    if (bearer !== undefined) return `Bearer ${await this.#tokens.ask(repository, bearer)}`
     const { credentials } = this.#options
     if (credentials !== undefined && offers.some(({ scheme }) => scheme === 'basic')) return basic(credentials)
     throw new UpstreamFailure('denied', `${this.host} wants a login that the mirror does not have`)
@@ -177,6 +179,8 @@ export class Upstream {
     authorization: string | undefined,
     signal: AbortSignal,
   ): Promise<Answer> {
+    // What a digest checks may come from anybody's host that was named; the rest only from whom the upstream trusts itself.
+    const purpose = start.pathname.includes('/blobs/') ? 'content' : 'token'
     let url = start
     for (let hops = 0; ; hops += 1) {
       const secret =
@@ -187,7 +191,7 @@ export class Upstream {
       if (answer.statusCode < 300 || answer.statusCode > 399 || location === undefined) return answer
       discard(answer.body)
       const next = URL.parse(location, url.href)
-      if (next === null || hops === MOST_REDIRECTS || !isTrusted(this.#trust, next, 'content')) {
+      if (next === null || hops === MOST_REDIRECTS || !isTrusted(this.#trust, next, purpose)) {
         throw new UpstreamFailure('refused', `${this.host} redirects to ${next?.host ?? 'nowhere'}`)
       }
       url = next

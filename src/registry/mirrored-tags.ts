@@ -2,8 +2,10 @@ import { LRUCache } from 'lru-cache'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName, Tag } from '../oci/name.ts'
 import * as rows from '../metadata/mirrored-tags.ts'
+import { holdExistingRepository } from '../metadata/repositories.ts'
 import type { RegistryContext } from './context.ts'
-import { deleteManifest } from './delete-manifest.ts'
+import { openTagGuard } from './tag-guard.ts'
+import { lockTags, removeLockedTag } from './tags.ts'
 
 const MOST_KNOWN = 50_000
 /** How exactly it is known when a tag was last asked for. */
@@ -51,27 +53,41 @@ export class MirroredTags {
     await this.#context.db.transaction(tx => rows.useMirroredTag(tx, name, tag))
   }
 
-  /** Deletes tags that nobody asked for since `keepMs` ago; what they named stays as long as it is used otherwise. */
-  async expire(keepMs: number, signal: AbortSignal): Promise<number> {
+  /**
+   * Deletes tags that nobody asked for since `keepMs` ago; what they named stays as long as it is used otherwise. Those of
+   * repositories that are no mirror's (any more) are their own, and only forgotten.
+   */
+  async expire(keepMs: number, isMirrored: (name: RepositoryName) => boolean, signal: AbortSignal): Promise<number> {
     for (let expired = 0; ;) {
       const unused = await rows.findUnusedMirroredTags(this.#context.db, keepMs, EXPIRE_BATCH)
       for (const { repository, tag } of unused) {
         signal.throwIfAborted()
-        const isUnused = await this.#context.db.transaction(tx => rows.forgetMirroredTag(tx, repository, tag, keepMs))
-        if (!isUnused) continue
-        await this.#delete(repository, tag)
-        expired += 1
+        if (!isMirrored(repository)) {
+          await this.#context.db.transaction(tx => rows.forgetMirroredTag(tx, repository, tag, keepMs))
+        } else if (await this.#expireOne(repository, tag, keepMs)) expired += 1
       }
       if (unused.length < EXPIRE_BATCH) return expired
     }
   }
 
-  async #delete(repository: RepositoryName, tag: Tag): Promise<void> {
+  /** False where somebody asked for the tag since, or a tag rule keeps it: then it is looked at again as if just used. */
+  async #expireOne(name: RepositoryName, tag: Tag, keepMs: number): Promise<boolean> {
+    const { db } = this.#context
     try {
-      await deleteManifest(this.#context, repository, { tag }, { mayPush: true, principal: 'mirror' })
+      return await db.transaction(async tx => {
+        const repository = await holdExistingRepository(tx, name)
+        if (repository === undefined) return false
+        const guard = await openTagGuard(tx, name, { isRetention: true })
+        await lockTags(tx, repository.id, [tag])
+        if (!(await rows.forgetMirroredTag(tx, name, tag, keepMs))) return false
+        const target = { repositoryId: repository.id, repository: name, name: tag, principal: 'mirror', guard }
+        await removeLockedTag(this.#context, tx, target)
+        return true
+      })
     } catch (error) {
-      // A tag rule keeps what it keeps here as well.
-      if (!(error instanceof RegistryError && ['MANIFEST_UNKNOWN', 'DENIED'].includes(error.code))) throw error
+      if (!(error instanceof RegistryError) || error.code !== 'DENIED') throw error
+      await db.transaction(tx => rows.useMirroredTag(tx, name, tag))
+      return false
     }
   }
 }

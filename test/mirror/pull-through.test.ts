@@ -247,10 +247,48 @@ void suite('pulling through a mirror: distribution-spec, "Registry Proxying"', (
       path.includes('/blobs/')
         ? { status: 200, headers: { 'Content-Length': '100000' }, body: randomBytes(100_000) }
         : undefined
-    const answer = await mirror.ask(`/v2/calm/library/wrong/blobs/${digest}`)
-    await assert.rejects(body(answer))
+    await assert.rejects(async () => await body(await mirror.ask(`/v2/calm/library/wrong/blobs/${digest}`)))
     proxy.whim = () => undefined
     assert.ok((await body(await mirror.ask(`/v2/calm/library/wrong/blobs/${digest}`))).equals(layer))
+  })
+
+  void test('an answer without a byte is no blob', async () => {
+    const digest = digestOf('something')
+    proxy.whim = () => ({ status: 200, headers: { 'Content-Length': '0' } })
+    assert.equal((await mirror.ask(`/v2/calm/library/nothing/blobs/${digest}`)).status, 503)
+  })
+
+  void test('a blob that was absent is there for those who keep asking, once the upstream has it', async () => {
+    const layer = randomBytes(1_000)
+    const path = `/v2/calm/library/soon/blobs/${digestOf(layer)}`
+    assert.equal((await mirror.ask(path)).status, 404)
+    await pushLayer('library/soon', layer)
+    while ((await mirror.ask(path)).status === 404) await new Promise(setImmediate)
+    assert.ok((await body(await mirror.ask(path))).equals(layer))
+  })
+
+  void test('what an upstream refuses to be asked is no reason to leave it alone', async () => {
+    await upstream.pushImage('library/asked', 'v1')
+    proxy.whim = () => ({ status: 400 })
+    for (let turn = 0; turn < 5; turn += 1) {
+      assert.equal((await mirror.ask(`/v2/calm/library/asked/manifests/t${turn}`)).status, 502)
+    }
+    proxy.whim = () => undefined
+    assert.equal((await mirror.ask('/v2/calm/library/asked/manifests/v1')).status, 200)
+  })
+
+  void test('an upstream that knows no HEAD is asked by GET', async () => {
+    const digest = await upstream.pushImage('library/headless', 'v1')
+    proxy.whim = ({ method }) => (method === 'HEAD' ? { status: 405 } : undefined)
+    const answer = await mirror.ask('/v2/calm/library/headless/manifests/v1')
+    assert.equal(answer.headers.get('docker-content-digest'), digest)
+  })
+
+  void test('what an upstream claims to have gives nothing away that is not its own', async () => {
+    const secret = randomBytes(1_000)
+    const digest = await mirror.pushBlob('team/secret', secret)
+    proxy.whim = () => ({ status: 200, headers: { 'Content-Length': '1000' }, body: randomBytes(1_000) })
+    await assert.rejects(async () => await body(await mirror.ask(`/v2/calm/library/claims/blobs/${digest}`)))
   })
 
   void test('bytes that another repository brought are not fetched again, once the upstream says that this one has them', async () => {

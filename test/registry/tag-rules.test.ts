@@ -191,7 +191,7 @@ test('the tag of a mirror that nobody asks for stays where a rule keeps it, and 
     allowChildDelete: false,
   })
   for (const tag of ['kept', 'unused']) await tags.confirm(mirror, parseTag(tag))
-  await tags.expire(-1_000, new AbortController().signal)
+  await tags.expire(-1_000, () => true, new AbortController().signal)
   const { items } = await rules.registry.listTags(mirror, '', 10, PUSHER)
   assert.deepEqual(items, ['kept'])
 })
