@@ -74,9 +74,24 @@ export async function subjectsOf(
   )
 }
 
-/** What nothing keeps but a lease that lasts for more than `leaseMs` yet. */
-const LINGERS = (leaseMs: string): string => `m.deleted_at is null and m.lease_until < 'infinity'
-  and m.lease_until > clock_timestamp() + ${leaseMs} * interval '1 millisecond' and not (${ROOTED})`
+/** How long manifests stay that nothing keeps, in milliseconds. */
+export interface Lingering {
+  /** What was promised to pushers. */
+  readonly leaseMs: number
+  /** How long what was deleted can be brought back. */
+  readonly deleteGraceMs: number
+}
+
+/**
+ * What nothing keeps but a lease that lasts for more than `leaseMs` yet, and no deletion: a tag that was removed within
+ * `deleteGraceMs`, or a subject that is hidden, can come back and wants it as it is.
+ */
+const LINGERS = (leaseMs: string, deleteGraceMs: string): string => `m.deleted_at is null and m.lease_until < 'infinity'
+  and m.lease_until > clock_timestamp() + ${leaseMs} * interval '1 millisecond' and not (${ROOTED})
+  and not exists (select from manifest s where s.repository_id = m.repository_id and s.digest = m.subject_digest)
+  and not exists (select from tag_history h
+                   where h.repository_id = m.repository_id and h.old_digest = m.digest and h.new_digest is null
+                     and h.changed_at > clock_timestamp() - ${deleteGraceMs} * interval '1 millisecond')`
 
 /**
  * Manifests of a repository that have lost, or never had, what keeps them, and that the collector leaves alone for more
@@ -85,14 +100,14 @@ const LINGERS = (leaseMs: string): string => `m.deleted_at is null and m.lease_u
 export async function untaggedUses(
   db: Queryable,
   repositoryId: number,
-  leaseMs: number,
+  { leaseMs, deleteGraceMs }: Lingering,
   last: string,
   limit: number,
 ): Promise<readonly UseRow[]> {
   return await db.query<UseRow>(
     `select m.digest, m.pushed_at, pulled.at as pulled_at from manifest m left join lateral (${PULLED}) pulled on true
-      where m.repository_id = $1 and m.digest > $3 and ${LINGERS('$2')} order by m.digest limit $4`,
-    [repositoryId, leaseMs, last, limit],
+      where m.repository_id = $1 and m.digest > $3 and ${LINGERS('$2', '$5')} order by m.digest limit $4`,
+    [repositoryId, leaseMs, last, limit, deleteGraceMs],
   )
 }
 
@@ -101,7 +116,7 @@ export async function shortenLeases(
   tx: Transaction,
   repositoryId: number,
   digests: readonly string[],
-  leaseMs: number,
+  { leaseMs, deleteGraceMs }: Lingering,
 ): Promise<readonly Digest[]> {
   await tx.query(
     `select id from manifest where repository_id = $1 and digest = any($2::text[]) order by id for no key update`,
@@ -109,8 +124,8 @@ export async function shortenLeases(
   )
   const rows = await tx.query<{ digest: Digest }>(
     `update manifest m set lease_until = clock_timestamp() + $2 * interval '1 millisecond'
-      where m.repository_id = $1 and m.digest = any($3::text[]) and ${LINGERS('$2')} returning m.digest`,
-    [repositoryId, leaseMs, digests],
+      where m.repository_id = $1 and m.digest = any($3::text[]) and ${LINGERS('$2', '$4')} returning m.digest`,
+    [repositoryId, leaseMs, digests, deleteGraceMs],
   )
   return rows.map(row => row.digest)
 }

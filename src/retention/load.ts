@@ -1,17 +1,24 @@
 import type { Queryable } from '../metadata/database.ts'
-import { type UseRow, readClock, subjectsOf, tagUses, untaggedUses } from '../metadata/retention-facts.ts'
+import {
+  type Lingering,
+  type UseRow,
+  readClock,
+  subjectsOf,
+  tagUses,
+  untaggedUses,
+} from '../metadata/retention-facts.ts'
 import { type RepositoryFacts, type TagFacts, type UseTimes, subjectOf } from './facts.ts'
 
 const PAGE = 5_000
 
 /**
- * What is known of a repository, read page by page; about 600 bytes a tag. `untaggedBeyondMs` undefined: nothing of
+ * What is known of a repository, read page by page; about 600 bytes a tag. `lingering` undefined: nothing of
  * manifests without a tag; otherwise those that the collector leaves alone for longer than that.
  */
 export async function loadFacts(
   db: Queryable,
   repositoryId: number,
-  untaggedBeyondMs: number | undefined,
+  lingering: Lingering | undefined,
 ): Promise<RepositoryFacts> {
   const tags: TagFacts[] = []
   for (let last = ''; ;) {
@@ -21,8 +28,8 @@ export async function loadFacts(
     last = rows.at(-1)?.name ?? last
   }
   const untagged: UseTimes[] = []
-  for (let last = ''; untaggedBeyondMs !== undefined;) {
-    const rows = await untaggedUses(db, repositoryId, untaggedBeyondMs, last, PAGE)
+  for (let last = ''; lingering !== undefined;) {
+    const rows = await untaggedUses(db, repositoryId, lingering, last, PAGE)
     untagged.push(...rows.map(timesOf))
     if (rows.length < PAGE) break
     last = rows.at(-1)?.digest ?? last

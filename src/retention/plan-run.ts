@@ -18,12 +18,12 @@ export async function planRun({ context, run, signal, transaction }: Work): Prom
   if (run.is_planned) return
   await context.flushPulls()
   const policy = await transaction((_tx, current) => Promise.resolve(current))
-  const untaggedBeyondMs = policy.untagged ? context.lifetimes.leaseMs : undefined
+  const lingering = policy.untagged ? context.lifetimes : undefined
   for (let cursor = run.cursor; ;) {
     const page = await matchingRepositories(context.db, patternRegex(policy.pattern), cursor, REPOSITORIES)
     for (const repository of page) {
       signal.throwIfAborted()
-      const facts = await loadFacts(context.db, repository.id, untaggedBeyondMs)
+      const facts = await loadFacts(context.db, repository.id, lingering)
       const plan = await planRetention(policy, facts)
       const counts = { tags: facts.tags.length, ...goingOf(plan) }
       const isHeld = run.goal === 'plan' || (!run.is_confirmed && counts.going * 100 > policy.maxShare * counts.tags)

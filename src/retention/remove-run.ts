@@ -70,7 +70,7 @@ async function removeItems(
     tags.map(({ name }) => name as Tag),
   )
   // Behind the locks: from here on none of the tags can move.
-  const facts = await loadFacts(tx, repositoryId, policy.untagged ? context.lifetimes.leaseMs : undefined)
+  const facts = await loadFacts(tx, repositoryId, policy.untagged ? context.lifetimes : undefined)
   const plan = await planRetention(policy, facts)
   const known = new Map(facts.tags.map(tag => [tag.name, tag]))
   const verdicts = new Map([...plan.tags, ...plan.untagged].map(verdict => [verdict.name, verdict]))
@@ -87,7 +87,7 @@ async function removeItems(
     tx,
     repositoryId,
     goes.map(({ digest }) => digest),
-    context.lifetimes.leaseMs,
+    context.lifetimes,
   )
   for (const item of untagged) {
     outcomes.push(left.includes(item.digest) ? remove(item) : spare(item, 'it is in use, or goes by itself'))

@@ -41,6 +41,33 @@ void suite('retention, tag rules and undeleting', () => {
     assert.equal((await run(db, 'undone')).going, 0)
   })
 
+  test('what was deleted keeps its grace, and what was deleted with it, also where a policy takes untagged content', async () => {
+    const name = parseName('undo/grace')
+    const removed = await pushImage(opened.registry, name, 'v1')
+    const deleted = await pushImage(opened.registry, name, 'v2')
+    const signature = await pushImage(opened.registry, name, undefined, { subject: deleted })
+    const loose = await pushImage(opened.registry, name, undefined)
+    await age(db, name, 20)
+    await makePolicy(db, 'first', { pattern: name, tags: ['v1'], rules: ['pushed within 14d'] })
+    assert.equal((await run(db, 'first')).removed, 1)
+    await opened.registry.deleteManifest(name, parseReference(deleted), ADMIN)
+    await db.query(`update manifest set pushed_at = now() - interval '20 days'`)
+    // As after a tag has moved on: nothing was deleted.
+    await db.query(`update manifest set lease_until = now() + interval '40 hours' where digest = $1`, [loose])
+    await makePolicy(db, 'second', { pattern: name, rules: ['pushed within 14d'], untagged: true })
+    const { id } = await run(db, 'second')
+    assert.deepEqual(Object.keys(await itemsOf(db, id)), [loose])
+    const leases = await db.query<{ digest: string; hours: number }>(
+      `select digest, round(extract(epoch from lease_until - now()) / 3600)::int as hours from manifest
+        where digest = any($1)`,
+      [[removed, signature]],
+    )
+    assert.deepEqual(
+      leases.map(({ hours }) => hours),
+      [48, 48],
+    )
+  })
+
   test('a tag that a rule keeps is spared with the reason, beside others that go; one that may expire goes', async () => {
     const name = parseName('undo/kept')
     for (const tag of ['a', 'may-1', 'stable-1', 'z']) await pushImage(opened.registry, name, tag)
