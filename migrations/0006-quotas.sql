@@ -1,5 +1,8 @@
 -- What repositories use, counted in the transactions that change it, and limits on it.
 
+-- In the order of pushes: one that holds the first would wait for the last, and this for the first.
+lock table repository, upload, repository_blob in access exclusive mode;
+
 -- A link counts while a visible manifest names it, and from its making on; not once the last such manifest was deleted.
 alter table repository_blob add column counted boolean not null default true;
 

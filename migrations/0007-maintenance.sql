@@ -19,4 +19,5 @@ create index blob_damaged on blob (id) where damaged_at is not null;
 
 -- Deleting a manifest writes a row of history for each of its tags, and checking this key for each of them took longer
 -- than everything else. The row is written by who holds a manifest of the repository, so the repository is there.
+lock table repository, tag_history in access exclusive mode;
 alter table tag_history drop constraint tag_history_repository_id_fkey;

@@ -86,18 +86,18 @@ function disposalJobs({ config, db, content }: UpkeepContext, store: BlobStore, 
     name: `reconcile ${store.name}`,
     everyMs: reconcileMs,
     async run(signal) {
-      if (await content.mayDelete(store)) await reconcile(db, store, uploadExpiryMs + trashGraceMs, signal)
+      await reconcile(db, store, uploadExpiryMs + trashGraceMs, signal, () => content.mayDelete(store))
     },
   }
   const trash: Job = {
     name: `purge trash of ${store.name}`,
     everyMs: MINUTE_MS,
     async run(signal) {
-      if (!(await content.mayDelete(store))) return
       const pause = pauseOf(config, signal)
       await purgeTrash(db, store, {
         signal,
         batch: config.collection.batch,
+        mayDelete: () => content.mayDelete(store),
         async onBatch(batch) {
           observer.purged(batch)
           await pause()
@@ -147,9 +147,15 @@ async function collectRequested(
   observer: CollectionObserver,
   signal: AbortSignal,
 ): Promise<void> {
-  const stores: BlobStore[] = []
-  for (const store of content.stores.all) if (await content.mayDelete(store)) stores.push(store)
-  const collector = { db, stores, options: sweepOptions(config), pause: pauseOf(config, signal), observer, signal }
+  const collector = {
+    db,
+    stores: content.stores.all,
+    mayDelete: content.mayDelete,
+    options: sweepOptions(config),
+    pause: pauseOf(config, signal),
+    observer,
+    signal,
+  }
   const work = { name: 'collection', everyMs: undefined, signal } as const
   const ran = await takeTurn<null, CollectionProgress>(db, work, turn => collectNow(collector, turn))
   if (ran) log.info('the collection that was asked for is over')

@@ -41,8 +41,9 @@ const NOTHING: CollectionProgress = {
 export async function collectNow(
   collector: {
     readonly db: Database
-    /** Those in which bytes may be deleted. */
     readonly stores: readonly BlobStore[]
+    /** Whether bytes may be deleted in a store now. */
+    readonly mayDelete: (store: BlobStore) => Promise<boolean>
     readonly options: SweepOptions
     readonly pause: () => Promise<void>
     readonly observer: CollectionObserver
@@ -50,7 +51,7 @@ export async function collectNow(
   },
   turn: Turn<null, CollectionProgress>,
 ): Promise<boolean> {
-  const { db, stores, options, pause, observer, signal } = collector
+  const { db, stores, mayDelete, options, pause, observer, signal } = collector
   let done = turn.progress ?? NOTHING
   const save = async (more: Partial<CollectionProgress>): Promise<void> => {
     const added = Object.entries(more).map(([key, count]) => [key, done[key as keyof CollectionProgress] + count])
@@ -70,6 +71,7 @@ export async function collectNow(
     await purgeTrash(db, store, {
       batch: options.batch,
       signal,
+      mayDelete: () => mayDelete(store),
       async onBatch(batch) {
         observer.purged(batch)
         await save({ purged: batch.purged, freedBytes: batch.freedBytes, failed: batch.failed })

@@ -19,6 +19,8 @@ export interface PurgeOptions {
   readonly signal?: AbortSignal
   /** Keys of one batch at most. */
   readonly batch?: number
+  /** Asked before every batch: whether bytes may be deleted in the store (still). The purge ends where not. */
+  readonly mayDelete?: () => Promise<boolean>
   /** Runs after every batch, and may slow the purge down or end it by throwing. */
   readonly onBatch?: (batch: PurgeResult) => Promise<void>
 }
@@ -30,11 +32,12 @@ export interface PurgeOptions {
  * @throws AggregateError at the end, or as soon as of a whole batch nothing could be deleted, with what the store said.
  */
 export async function purgeTrash(db: Database, store: BlobStore, options: PurgeOptions = {}): Promise<PurgeResult> {
-  const { signal, batch = BATCH, onBatch = () => Promise.resolve() } = options
+  const { signal, batch = BATCH, mayDelete = () => Promise.resolve(true), onBatch = () => Promise.resolve() } = options
   const total = { purged: 0, freedBytes: 0, failed: 0 }
   const faults: unknown[] = []
   for (;;) {
     signal?.throwIfAborted()
+    if (!(await mayDelete())) break
     const due = await db.transaction(tx => beginPurge(tx, store.name, batch))
     if (due.length === 0) break
     const gone = await deleteBytes(store, due, error => faults.push(error))

@@ -8,13 +8,15 @@ const BATCH = 500
  * Removes what lies in the store, is older than `olderThanMs` and is named by no row: what a process left that died
  * between the store and the index, or a request that arrived after its content had ended. `olderThanMs` must exceed
  * the life of any upload, and anything an index that is restored from a backup may still want. Lists the whole store:
- * rarely, and never for a request. Answers how many things went. Ends early, by an error, when `signal` fires.
+ * rarely, and never for a request. Answers how many things went. Ends early, by an error, when `signal` fires; `mayDelete`
+ * is asked before every batch, and ends it where the store is not ours (any more).
  */
 export async function reconcile(
   db: Database,
   store: BlobStore,
   olderThanMs: number,
   signal?: AbortSignal,
+  mayDelete: () => Promise<boolean> = () => Promise.resolve(true),
 ): Promise<number> {
   const before = Date.now() - olderThanMs
   let removed = 0
@@ -24,10 +26,11 @@ export async function reconcile(
     if (item.modified.getTime() >= before) continue
     batch.push(item)
     if (batch.length < BATCH) continue
+    if (!(await mayDelete())) return removed
     removed += await removeUnnamed(db, store, batch)
     batch = []
   }
-  return removed + (await removeUnnamed(db, store, batch))
+  return (await mayDelete()) ? removed + (await removeUnnamed(db, store, batch)) : removed
 }
 
 async function removeUnnamed(db: Database, store: BlobStore, items: readonly StoredItem[]): Promise<number> {

@@ -33,6 +33,7 @@ export interface UsageCheckOptions {
  * a day's figures. Any number of processes share the work. Answers how many repositories were looked at.
  */
 export async function checkUsage(db: Database, options: UsageCheckOptions): Promise<number> {
+  await db.transaction(checks.insertMissingCounters)
   for (let looked = 0; ; looked++) {
     const drift = await db.transaction(async tx => {
       const repositoryId = await checks.lockUnchecked(tx, options.everyMs)

@@ -130,14 +130,14 @@ export async function listStoredBlobs(
   )
 }
 
-/** How many blobs these stores hold, and their bytes, without damaged ones. Visits those blobs. */
+/** How many blobs these stores hold, and their bytes, also damaged ones. Visits those blobs. */
 export async function measureStoredBlobs(
   db: Queryable,
   stores: readonly string[],
 ): Promise<{ readonly blobs: number; readonly bytes: number }> {
   const [row] = await db.query<{ blobs: number; bytes: number }>(
     `select count(*) as blobs, coalesce(sum(size), 0)::bigint as bytes from blob
-      where store = any($1::text[]) and damaged_at is null`,
+      where store = any($1::text[])`,
     [stores],
   )
   return row ?? { blobs: 0, bytes: 0 }

@@ -16,6 +16,16 @@ export interface Drift {
   readonly uncounted: number
 }
 
+/** Gives counters to living repositories that have none, because a program of before them made the repository. */
+export async function insertMissingCounters(tx: Transaction): Promise<void> {
+  await tx.query(
+    `insert into repository_usage (repository_id)
+     select id from repository r where deleted_at is null
+        and not exists (select from repository_usage u where u.repository_id = r.id)
+     on conflict do nothing`,
+  )
+}
+
 /** Locks the counters that were not checked for longest, if that is longer than `ageMs`; answers their living repository. */
 export async function lockUnchecked(tx: Transaction, ageMs: number): Promise<number | undefined> {
   const [row] = await tx.query<{ repository_id: number }>(

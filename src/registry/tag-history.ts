@@ -77,7 +77,8 @@ export async function rollBackTag(
     const change = await moveTag(context, tx, { repositoryId, name, tag, target, caller, guard, action: 'rollback' })
     const moved = { from: present.digest, to: digest }
     if (change !== 'unchanged') await recordAct(tx, caller, 'tag.rollback', { repository: name, tag, ...moved })
-    await addUsage(tx, repository, use)
+    // A deletion of its manifest may have taken the tag since it was looked for.
+    await addUsage(tx, repository, { ...use, tags: change === 'created' ? 1 : 0 })
     return moved
   })
 }

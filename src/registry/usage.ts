@@ -91,12 +91,19 @@ export async function removeManifests(
 
 const FOLD_BATCH = 1000
 
-/** Gives back to quotas what transactions that are committed took away from a repository. */
+/**
+ * Gives back to quotas what transactions that are committed took away from a repository. Where that fails now, the
+ * background does it within seconds: what is committed must not be answered as a failure.
+ */
 export async function settleUsage(db: Database, repositoryId: number | undefined): Promise<void> {
   if (repositoryId === undefined) return
-  const quotas = await db.query(`select id from repository where id = $1 and quotas <> '{}'`, [repositoryId])
-  if (quotas.length === 0) return
-  while ((await db.transaction(tx => foldUsage(tx, FOLD_BATCH, repositoryId))) === FOLD_BATCH);
+  try {
+    const quotas = await db.query(`select id from repository where id = $1 and quotas <> '{}'`, [repositoryId])
+    if (quotas.length === 0) return
+    while ((await db.transaction(tx => foldUsage(tx, FOLD_BATCH, repositoryId))) === FOLD_BATCH);
+  } catch {
+    return
+  }
 }
 
 /**

@@ -43,7 +43,14 @@ void suite('a collection that is asked for', () => {
   const collect = async (): Promise<void> => {
     const { signal } = new AbortController()
     const work = { name: 'collection', everyMs: undefined, signal } as const
-    const collector = { db: index.db, stores: [opened.store], options: OPTIONS, observer: SILENT, signal }
+    const collector = {
+      db: index.db,
+      stores: [opened.store],
+      mayDelete: () => Promise.resolve(true),
+      options: OPTIONS,
+      observer: SILENT,
+      signal,
+    }
     await takeTurn<null, CollectionProgress>(index.db, work, turn =>
       collectNow({ ...collector, pause: () => Promise.resolve() }, turn),
     )
