@@ -2,8 +2,12 @@ import type { Database } from '../metadata/database.ts'
 import { type NewAudit, insertAudit } from '../metadata/audit.ts'
 
 const FLUSH_MS = 1_000
-/** Beyond this, entries of refused guesses are counted and not kept, or a stranger could fill memory and disk. */
-const MAX_WAITING = 1_000
+/**
+ * Of one second. Beyond this, refusals are counted and not kept, or a stranger could fill memory; what was allowed, which
+ * no flood of guesses makes, is kept far beyond it.
+ */
+const MAX_REFUSED = 1_000
+const MAX_WAITING = 20_000
 
 /**
  * Records logins and refusals a moment after they were answered, many in one statement: a login must not wait for its own
@@ -24,7 +28,7 @@ export class AuditTrail {
 
   /** Keeps an entry for the next write. */
   add(entry: NewAudit): void {
-    if (this.#waiting.length >= MAX_WAITING) {
+    if (this.#waiting.length >= (entry.outcome === 'refused' ? MAX_REFUSED : MAX_WAITING)) {
       this.#dropped += 1
       return
     }
@@ -50,8 +54,9 @@ export class AuditTrail {
     try {
       await this.#db.transaction(tx => insertAudit(tx, dropped > 0 ? [...entries, notice] : entries))
     } catch (error) {
-      this.#waiting = [...entries, ...this.#waiting].slice(0, MAX_WAITING)
-      this.#dropped += dropped
+      const all = [...entries, ...this.#waiting]
+      this.#waiting = all.slice(0, MAX_WAITING)
+      this.#dropped += dropped + all.length - this.#waiting.length
       this.#onError(error)
     }
   }

@@ -5,7 +5,7 @@ import type { Credentials } from '../auth/challenge.ts'
 import { ANONYMOUS, type Action, type Identity, type PatternActions, type Provenance } from '../auth/identity.ts'
 import { decide } from '../auth/policy.ts'
 import { type AccessEntry, type Scope, repositoryActions } from '../auth/scope.ts'
-import { hashSecret, makeSecret } from '../auth/secrets.ts'
+import { hashSecret, makeSecret, secretKind } from '../auth/secrets.ts'
 import * as tokens from '../auth/tokens.ts'
 import { findRefreshToken, insertRefreshToken } from '../metadata/refresh-tokens.ts'
 import type { Database } from '../metadata/database.ts'
@@ -52,6 +52,10 @@ export interface AuthorityOptions {
 }
 
 const VERIFIED_LIMIT = 10_000
+/** Of all of them together: a token may be long, and what it is for as well. */
+const VERIFIED_BYTES = 32 * 1024 * 1024
+/** What a verified token takes for each character of it, about: itself, and what it says. */
+const BYTES_A_CHARACTER = 4
 
 interface Verified {
   readonly identity: Identity
@@ -65,8 +69,12 @@ interface Verified {
 export class RowAuthority implements Authority {
   readonly service: string
   readonly #options: AuthorityOptions
-  /** Tokens whose signature was checked, until they expire. */
-  readonly #verified = new LRUCache<string, Verified>({ max: VERIFIED_LIMIT })
+  /** Tokens whose signature was checked. */
+  readonly #verified = new LRUCache<string, Verified>({
+    max: VERIFIED_LIMIT,
+    maxSize: VERIFIED_BYTES,
+    sizeCalculation: (_verified, token) => token.length * BYTES_A_CHARACTER,
+  })
 
   constructor(options: AuthorityOptions) {
     this.#options = options
@@ -111,14 +119,14 @@ export class RowAuthority implements Authority {
 
   async refresh(refreshToken: string, source: RequestSource): Promise<Identity> {
     const { db, audit } = this.#options
+    // What is none by its form costs neither a look-up nor a record.
+    if (secretKind(refreshToken) !== 'refresh') throw unknownRefreshToken()
     const row = await findRefreshToken(db, hashSecret(refreshToken))
     const [principal] = row === undefined ? [] : await findPrincipals(db, [row.principal_id])
     if (row === undefined || principal?.active !== true || principal.epoch !== row.epoch) {
       const detail = { reason: 'refresh token unknown, expired or revoked' }
       audit.add({ kind: 'refresh', outcome: 'refused', actor: principal?.name ?? '', ...where(source), detail })
-      throw new RegistryError('UNAUTHORIZED', {
-        message: 'the refresh token is unknown, expired or revoked: log in again',
-      })
+      throw unknownRefreshToken()
     }
     return {
       kind: principal.kind,
@@ -282,4 +290,10 @@ function actor(identity: Identity): { actor: string; actorId?: number } {
 
 function where(source: RequestSource): { client: string; requestId: string } {
   return { client: source.client, requestId: source.requestId }
+}
+
+function unknownRefreshToken(): RegistryError {
+  return new RegistryError('UNAUTHORIZED', {
+    message: 'the refresh token is unknown, expired or revoked: log in again',
+  })
 }
