@@ -1,5 +1,6 @@
 import type { Database } from '../metadata/database.ts'
 import { discardExpiredUploads } from '../metadata/uploads.ts'
+import { inBatches } from './in-batches.ts'
 
 const BATCH = 100
 /** A writer that lost its lease stops well within this. */
@@ -10,11 +11,5 @@ const GRACE_MS = 60_000
  * error, when `signal` fires.
  */
 export async function expireUploads(db: Database, signal?: AbortSignal): Promise<number> {
-  let expired = 0
-  for (;;) {
-    signal?.throwIfAborted()
-    const batch = await db.transaction(tx => discardExpiredUploads(tx, BATCH, GRACE_MS))
-    expired += batch
-    if (batch < BATCH) return expired
-  }
+  return await inBatches(db, BATCH, (tx, limit) => discardExpiredUploads(tx, limit, GRACE_MS), signal)
 }
