@@ -1,5 +1,6 @@
 import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
+import { tagPatternFault } from './oci/tag-pattern.ts'
 import { EVER, duration, text, truth } from './setting-values.ts'
 
 const url = z
@@ -7,6 +8,10 @@ const url = z
   .refine(value => new URL(value).username === '', 'must not hold credentials: username and passwordFile do')
 const host = text.regex(/^(?:\*\.)?[a-z0-9.:-]+$/i, 'must be a host name, or *. and a domain')
 const pattern = text.regex(/^[a-z0-9._*/-]+$/, 'must be a repository pattern such as library/* or team/**')
+const tagPattern = text.superRefine((value, context) => {
+  const fault = tagPatternFault(value)
+  if (fault !== undefined) context.addIssue(fault)
+})
 const PREFIX = /^[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:\/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*$/
 
 /** One upstream, by the prefix of the repositories that mirror it. */
@@ -21,9 +26,9 @@ const upstream = z.strictObject({
     .optional()
     .describe('How long a tag is taken as it is before the upstream is asked again.'),
   tagTtls: z
-    .array(z.strictObject({ tags: text, ttl: duration('0s', EVER) }))
+    .array(z.strictObject({ tags: tagPattern, ttl: duration('0s', EVER) }))
     .optional()
-    .describe('The same for some tags: the first whose pattern (with *) matches decides.'),
+    .describe('The same for some tags: the first whose pattern matches decides.'),
   offline: truth.optional().describe('Serve what is here and ask nothing.'),
   keepDeletedTags: truth.optional().describe('Serve tags on that are gone at the upstream.'),
   namespaces: z.array(host).optional().describe('What clients say in ?ns= for this upstream.'),

@@ -1,12 +1,13 @@
 import type { Digest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Reference, type RepositoryName } from '../oci/name.ts'
+import { tagMatcher } from '../oci/tag-pattern.ts'
 import { UpstreamHealth } from './health.ts'
 import { Upstream, type UpstreamOptions } from './upstream.ts'
 
 /** How long a tag is taken as it is without asking the upstream. The first that names the tag decides. */
 export interface TagLife {
-  /** A tag, in which `*` stands for any characters. */
+  /** A pattern of tags. */
   readonly tags: string
   readonly ttlMs: number
 }
@@ -35,10 +36,12 @@ export class Mirror {
   readonly options: MirrorOptions
   readonly upstream: Upstream
   readonly health = new UpstreamHealth()
+  readonly #lives: readonly { readonly matches: (tag: string) => boolean; readonly ttlMs: number }[]
 
   constructor(options: MirrorOptions) {
     this.options = options
     this.upstream = new Upstream(options.upstream)
+    this.#lives = options.tagLives.map(({ tags, ttlMs }) => ({ matches: tagMatcher(tags), ttlMs }))
   }
 
   /** Whether a repository is of this mirror. */
@@ -63,7 +66,7 @@ export class Mirror {
 
   /** How long what a tag named stays fresh, in milliseconds. */
   ttlMs(tag: string): number {
-    return this.options.tagLives.find(({ tags }) => matchesGlob(tags, tag))?.ttlMs ?? this.options.defaultTtlMs
+    return this.#lives.find(({ matches }) => matches(tag))?.ttlMs ?? this.options.defaultTtlMs
   }
 
   /** The refusal of whatever would change a mirror: distribution-spec, "Registry Proxying". */
@@ -77,18 +80,4 @@ export class Mirror {
 /** What is asked for, as upstreams take it. */
 export function textOf(reference: Reference): string {
   return reference.tag ?? (reference.digest satisfies Digest)
-}
-
-function matchesGlob(pattern: string, text: string): boolean {
-  const parts = pattern.split('*')
-  const [first = '', last = ''] = [parts[0], parts.at(-1)]
-  if (parts.length === 1) return pattern === text
-  if (!text.startsWith(first) || !text.endsWith(last) || text.length < first.length + last.length) return false
-  let at = first.length
-  for (const part of parts.slice(1, -1)) {
-    const found = text.indexOf(part, at)
-    if (found < 0) return false
-    at = found + part.length
-  }
-  return at <= text.length - last.length
 }
