@@ -90,12 +90,7 @@ export async function pushImage(
   parts: ImageParts = {},
 ): Promise<Digest> {
   const config = await pushBlob(registry, repository)
-  const describe = (digest: Digest, mediaType: string): object => ({ mediaType, digest, size: 64 })
-  return await pushManifest(registry, repository, tag, OCI_MANIFEST, {
-    config: describe(config, 'application/vnd.oci.image.config.v1+json'),
-    layers: (parts.layers ?? []).map(layer => describe(layer, 'application/vnd.oci.image.layer.v1.tar')),
-    ...(parts.subject === undefined ? {} : { subject: describe(parts.subject, OCI_MANIFEST) }),
-  })
+  return await pushManifest(registry, repository, tag, imageOf(config, parts))
 }
 
 /** Pushes an index of images. */
@@ -105,20 +100,39 @@ export async function pushIndex(
   tag: string | undefined,
   children: readonly Digest[],
 ): Promise<Digest> {
-  return await pushManifest(registry, repository, tag, OCI_INDEX, {
-    manifests: children.map(digest => ({ mediaType: OCI_MANIFEST, digest, size: 300 })),
+  const manifests = children.map(digest => ({ mediaType: OCI_MANIFEST, digest, size: 300 }))
+  return await pushManifest(registry, repository, tag, manifestOf(OCI_INDEX, { manifests }))
+}
+
+/** A manifest that is not pushed yet. */
+export interface TestManifest {
+  readonly mediaType: string
+  readonly bytes: Buffer<ArrayBuffer>
+  readonly digest: Digest
+}
+
+/** An image manifest of a config and layers of 64 bytes each. */
+export function imageOf(config: Digest, { layers = [], subject }: ImageParts = {}): TestManifest {
+  const describe = (digest: Digest, mediaType: string): object => ({ mediaType, digest, size: 64 })
+  return manifestOf(OCI_MANIFEST, {
+    config: describe(config, 'application/vnd.oci.image.config.v1+json'),
+    layers: layers.map(layer => describe(layer, 'application/vnd.oci.image.layer.v1.tar')),
+    ...(subject === undefined ? {} : { subject: describe(subject, OCI_MANIFEST) }),
   })
 }
 
-async function pushManifest(
+function manifestOf(mediaType: string, body: object): TestManifest {
+  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, ...body }))
+  return { mediaType, bytes, digest: sha256(bytes) }
+}
+
+/** Pushes a manifest; under its digest where `tag` is undefined. */
+export async function pushManifest(
   registry: Registry,
   repository: string,
   tag: string | undefined,
-  mediaType: string,
-  body: object,
+  { mediaType, bytes, digest }: TestManifest,
 ): Promise<Digest> {
-  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, ...body }))
-  const digest = sha256(bytes)
   const reference = parseReference(tag ?? digest)
   await registry.pushManifest(
     { name: parseName(repository), reference, tags: [], contentType: mediaType, bytes },
