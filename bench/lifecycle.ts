@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { sweepBlobs, sweepLinks, sweepManifests } from '../src/gc/sweep.ts'
+import { findLocalSockets } from '../src/local-socket.ts'
 import { openPostgres } from '../src/metadata/postgres.ts'
 import { Content, expect, forEach, manifestOf, pushBlob, pushManifest } from './client.ts'
 import { type Size, TAGGED, addDead, addPopular, addUntagged, fill, repositoryName, tagName } from './lifecycle-fill.ts'
@@ -230,7 +231,8 @@ async function collect(server: Server): Promise<void> {
 
 async function bySocket(server: Server, method: string, path: string): Promise<unknown> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-  const socketPath = join(server.dataDir, 'run', `${server.pid}.sock`)
+  const [socketPath] = await findLocalSockets(server.dataDir)
+  if (socketPath === undefined) throw new Error(`no server listens below ${server.dataDir}`)
   const headers = { 'Content-Type': 'application/json' }
   request({ socketPath, method, path: `/api/v1${path}`, headers }, response => {
     let text = ''
