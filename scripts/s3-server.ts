@@ -14,7 +14,7 @@ export type Spawn = (
   env?: Readonly<Record<string, string>>,
 ) => { readonly isRunning: () => boolean }
 
-const LIMIT_MS = 60_000
+const LIMIT_MS = 180_000
 const POLL_MS = 100
 
 /** Waits for a condition. @throws Error naming it after a minute. */

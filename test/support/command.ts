@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 
 export const BERTH = join(import.meta.dirname, '..', '..', 'bin', 'berth.js')
-const LIMIT_MS = 60_000
+const LIMIT_MS = 180_000
 
 export interface Ended {
   readonly code: number | null

@@ -35,8 +35,8 @@ export interface TestServerOptions {
 }
 
 const REPOSITORY_ROOT = join(import.meta.dirname, '..', '..')
-const START_LIMIT_MS = 60_000
-const STOP_LIMIT_MS = 30_000
+const START_LIMIT_MS = 180_000
+const STOP_LIMIT_MS = 60_000
 const KEPT_STDERR_CHARS = 8_000
 
 /** Starts a registry on free ports of 127.0.0.1. @throws with the server's own words when it does not come up. */
