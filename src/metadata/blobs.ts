@@ -13,7 +13,7 @@ export interface LinkedBlob {
   readonly size: number
   readonly store: string
   readonly storage_key: string
-  /** Whether at least half of the lease that was asked about is left. */
+  /** Whether as much of its lease is left as was asked about. */
   readonly leased: boolean
 }
 
@@ -25,24 +25,24 @@ export interface BlobKey {
 
 /**
  * The blobs under these digests that their repositories link, in the order of `keys`, undefined where there is none; one
- * statement. `leaseMs` is what `leased` is measured against.
+ * statement. `enoughMs` is how much of a lease makes `leased` true.
  */
 export async function findLinkedBlobs(
   db: Queryable,
   keys: readonly BlobKey[],
-  leaseMs: number,
+  enoughMs: number,
 ): Promise<(LinkedBlob | undefined)[]> {
   // The limits keep the way to each row one of index look-ups, whatever the planner believes about the tables.
   const rows = await db.query<LinkedBlob & Placed>(
     `select k.place::int, l.repository_id, l.blob_id, l.size, l.store, l.storage_key,
-            l.lease_until >= clock_timestamp() + $3 * interval '1 millisecond' / 2 as leased
+            l.lease_until >= clock_timestamp() + $3 * interval '1 millisecond' as leased
        from unnest($1::text[], $2::text[]) with ordinality as k (repository, digest, place)
       cross join lateral (select id from repository where name = k.repository and deleted_at is null limit 1) r
       cross join lateral (
         select x.repository_id, x.blob_id, x.lease_until, b.size, b.store, b.storage_key
           from repository_blob x join blob b on b.id = x.blob_id
          where x.repository_id = r.id and x.digest = k.digest and b.damaged_at is null limit 1) l`,
-    [keys.map(key => key.repository), keys.map(key => key.digest), leaseMs],
+    [keys.map(key => key.repository), keys.map(key => key.digest), enoughMs],
   )
   return inPlace(rows, keys.length)
 }

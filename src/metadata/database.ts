@@ -23,6 +23,11 @@ export interface Database extends Queryable {
    * @throws DatabaseUnavailable when the server cannot be reached or does not answer in time.
    */
   transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T>
+  /**
+   * How many transactions were committed, where this process is the only one that writes: what was read stands for as
+   * long as this number does, and it changes before a commit can be seen. Undefined where others write too.
+   */
+  changes(): number | undefined
   /** How busy it is now: connections open, those at work, and callers that wait for one. */
   load(): { readonly open: number; readonly busy: number; readonly waiting: number }
   close(): Promise<void>

@@ -93,6 +93,7 @@ class Embedded implements Database {
   #engine: Engine
   #isClosed = false
   #turns = 0
+  #changes = 0
   /** Callers that have a turn or wait for one. */
   #callers = 0
   /** Transactions and single queries take turns: the engine has one session, so nothing may run inside another's transaction. */
@@ -120,6 +121,10 @@ class Embedded implements Database {
 
   async transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
     return await retryLostRaces(() => this.#inTurn(engine => this.#attempt(engine, work)))
+  }
+
+  changes(): number {
+    return this.#changes
   }
 
   load(): ReturnType<Database['load']> {
@@ -150,6 +155,7 @@ class Embedded implements Database {
       const outcome = await Promise.race([work(open.tx), idle.expired])
       open.end()
       if (open.failure !== undefined) await engine.ask('query', 'select') // throws where the failure was not undone
+      this.#changes++
       await engine.ask('query', 'commit')
       return outcome
     } catch (error) {

@@ -1,4 +1,5 @@
 import { DatabaseUnavailable } from './database.ts'
+import type { RowMemory } from './row-memory.ts'
 
 /** Rows for `keys`, in their order; undefined where there is none. One statement. */
 export type LoadRows<K, R> = (keys: readonly K[]) => Promise<readonly (R | undefined)[]>
@@ -32,22 +33,29 @@ interface Asked<K, R> {
 /**
  * Look-ups that share statements: those that arrive while one statement is under way go together in the next. Each is
  * sent after it was asked for, never answered by a statement that was already under way, so whatever was committed
- * before the question, by any process, is in the answer. Nothing is remembered.
+ * before the question, by any process, is in the answer. Only where no other process writes are rows remembered.
  */
 export class LookUp<K, R> {
   readonly #load: LoadRows<K, R>
   readonly #idOf: (key: K) => string
   readonly #limits: LookUpLimits
+  readonly #memory: RowMemory<R> | undefined
   readonly #waiting: Batch<K, R>[] = []
   #pendingKeys = 0
   #underWay = 0
   #stalled = 0
 
   /** @param idOf equal for keys that mean the same row: they share one place in the statement */
-  constructor(load: LoadRows<K, R>, idOf: (key: K) => string, limits: Partial<LookUpLimits> = {}) {
+  constructor(
+    load: LoadRows<K, R>,
+    idOf: (key: K) => string,
+    limits: Partial<LookUpLimits> = {},
+    memory?: RowMemory<R>,
+  ) {
     this.#load = load
     this.#idOf = idOf
     this.#limits = { ...LIMITS, ...limits }
+    this.#memory = memory
   }
 
   /**
@@ -56,6 +64,8 @@ export class LookUp<K, R> {
    */
   async find(key: K): Promise<R | undefined> {
     const id = this.#idOf(key)
+    const remembered = this.#memory?.get(id)
+    if (remembered !== undefined) return remembered
     const known = this.#waiting.at(-1)?.asked.get(id)
     if (known !== undefined) return await known.answer.promise
     if (this.#pendingKeys >= this.#limits.pendingKeys) {
@@ -116,8 +126,13 @@ export class LookUp<K, R> {
   /** Settles every key; a failure that only one of them causes is only that one's. */
   async #answer(batch: readonly Asked<K, R>[]): Promise<void> {
     try {
+      const keep = this.#memory?.reading()
       const rows = await this.#load(batch.map(({ key }) => key))
-      for (const [index, { answer }] of batch.entries()) answer.resolve(rows[index])
+      for (const [index, { key, answer }] of batch.entries()) {
+        const row = rows[index]
+        answer.resolve(row)
+        if (row !== undefined) keep?.(this.#idOf(key), row)
+      }
     } catch (error) {
       if (batch.length === 1 || error instanceof DatabaseUnavailable) {
         for (const { answer } of batch) answer.reject(error)

@@ -21,17 +21,17 @@ export interface ManifestKey {
 
 /**
  * The visible manifests that tags or digests name, in the order of `keys`, undefined where there is none; one statement.
- * `leaseMs` is what `leased` is measured against.
+ * `enoughMs` is how much of a lease makes `leased` true.
  */
 export async function findManifests(
   db: Queryable,
   keys: readonly ManifestKey[],
-  leaseMs: number,
+  enoughMs: number,
 ): Promise<(ManifestRow | undefined)[]> {
   // The limits keep the way to each row one of index look-ups, whatever the planner believes about the tables.
   const rows = await db.query<ManifestRow & Placed>(
     `select k.place::int, m.id, m.repository_id, m.digest, m.media_type, m.size,
-            m.lease_until >= clock_timestamp() + $4 * interval '1 millisecond' / 2 as leased
+            m.lease_until >= clock_timestamp() + $4 * interval '1 millisecond' as leased
        from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k (repository, tag, digest, place)
       cross join lateral (select id from repository where name = k.repository and deleted_at is null limit 1) r
       cross join lateral (
@@ -44,7 +44,7 @@ export async function findManifests(
       keys.map(key => key.repository),
       keys.map(key => key.reference.tag ?? null),
       keys.map(key => key.reference.digest ?? null),
-      leaseMs,
+      enoughMs,
     ],
   )
   return inPlace(rows, keys.length)

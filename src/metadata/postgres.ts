@@ -122,6 +122,10 @@ class Postgres implements Database {
     }
   }
 
+  changes(): undefined {
+    return undefined
+  }
+
   load(): ReturnType<Database['load']> {
     const { totalCount: open, idleCount, waitingCount: waiting } = this.#pool
     return { open, busy: open - idleCount, waiting }

@@ -15,6 +15,7 @@ export function meteredDatabase(db: Database, metrics: Metrics): Database {
       timed(metrics, 'transaction', () =>
         db.transaction(tx => work({ query: queryOf(tx, metrics), script: text => tx.script(text) } as Transaction)),
       ),
+    changes: () => db.changes(),
     load: () => db.load(),
     close: () => db.close(),
   }

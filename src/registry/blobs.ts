@@ -6,9 +6,10 @@ import * as blobs from '../metadata/blobs.ts'
 import { sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
+import { RowMemory } from '../metadata/row-memory.ts'
 import { holdExistingRepository, holdRepository } from '../metadata/repositories.ts'
 import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
-import { type Caller, type RegistryContext, type VisibleNames, checkBinding } from './context.ts'
+import { type Caller, type RegistryContext, type VisibleNames, checkBinding, promiseOf } from './context.ts'
 import { addUsage, settleUsage } from './usage.ts'
 
 /** A blob that the repository links: its size in bytes and where its bytes are. */
@@ -24,9 +25,12 @@ export type BlobLookUp = LookUp<blobs.BlobKey, blobs.LinkedBlob>
 
 /** Opens the look-up of blobs that {@link statBlob} asks. */
 export function openBlobLookUp({ db, lifetimes }: RegistryContext): BlobLookUp {
+  const { enoughMs, maxAgeMs } = promiseOf(lifetimes)
   return new LookUp(
-    keys => blobs.findLinkedBlobs(db, keys, lifetimes.leaseMs),
+    keys => blobs.findLinkedBlobs(db, keys, enoughMs),
     ({ repository, digest }) => `${repository} ${digest}`,
+    {},
+    new RowMemory({ changes: () => db.changes(), maxAgeMs }),
   )
 }
 

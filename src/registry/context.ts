@@ -33,6 +33,15 @@ export interface RegistryContext {
   readonly allowChildDelete: boolean
 }
 
+/**
+ * What a positive answer to someone who may push is worth, in milliseconds: half a lease, also where the row it rests on
+ * is read `maxAgeMs` before the answer.
+ */
+export function promiseOf({ leaseMs }: Lifetimes): { readonly enoughMs: number; readonly maxAgeMs: number } {
+  const maxAgeMs = leaseMs / 100
+  return { enoughMs: leaseMs / 2 + maxAgeMs, maxAgeMs }
+}
+
 /** Who asks, as far as the rules care. */
 export interface Caller {
   /** A positive answer to someone who may push is a promise: the client skips the upload because of it. */

@@ -10,8 +10,9 @@ import { LookUp } from '../metadata/look-up.ts'
 import * as manifests from '../metadata/manifests.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { type CountedLink, countLinks } from '../metadata/usage.ts'
+import { RowMemory } from '../metadata/row-memory.ts'
 import { pointTag, serialiseTag } from '../metadata/tags.ts'
-import { type Caller, type RegistryContext, checkBinding } from './context.ts'
+import { type Caller, type RegistryContext, checkBinding, promiseOf } from './context.ts'
 import { type AbsentContent, type ManifestPlan, absentContent, planManifest, warningsOf } from './manifest-plan.ts'
 import { openTagGuard } from './tag-guard.ts'
 import { chargeQuotas, usageOf } from './usage.ts'
@@ -32,9 +33,12 @@ export type ManifestLookUp = LookUp<manifests.ManifestKey, manifests.ManifestRow
 
 /** Opens the look-up of manifests that {@link statManifest} asks. */
 export function openManifestLookUp({ db, lifetimes }: RegistryContext): ManifestLookUp {
+  const { enoughMs, maxAgeMs } = promiseOf(lifetimes)
   return new LookUp(
-    keys => manifests.findManifests(db, keys, lifetimes.leaseMs),
+    keys => manifests.findManifests(db, keys, enoughMs),
     ({ repository, reference }) => `${repository} ${reference.tag ?? reference.digest}`,
+    {},
+    new RowMemory({ changes: () => db.changes(), maxAgeMs }),
   )
 }
 

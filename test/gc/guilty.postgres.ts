@@ -53,7 +53,14 @@ function hold(db: Database, where: 'at begin' | 'at commit'): HeldDatabase {
     })
   }
   return {
-    db: { driver: db.driver, query: db.query.bind(db), load: db.load.bind(db), close: db.close.bind(db), transaction },
+    db: {
+      driver: db.driver,
+      query: db.query.bind(db),
+      changes: db.changes.bind(db),
+      load: db.load.bind(db),
+      close: db.close.bind(db),
+      transaction,
+    },
     reached: reached.promise,
     letGo: () => gate.resolve(),
   }

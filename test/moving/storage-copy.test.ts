@@ -208,6 +208,7 @@ void suite('a move of content from one store to another', () => {
     const unsure: Database = {
       driver: db.driver,
       query: (...args) => db.query(...args),
+      changes: () => db.changes(),
       load: () => db.load(),
       close: async () => {},
       async transaction(work) {

@@ -105,6 +105,7 @@ void suite('pulls are counted beside the pull path', () => {
       driver: db.driver,
       query: (...args) => db.query(...args),
       transaction: work => (isDown ? Promise.reject(new Error('down')) : db.transaction(work)),
+      changes: () => db.changes(),
       load: () => db.load(),
       close: () => db.close(),
     })

@@ -63,6 +63,7 @@ void suite('the lease of an upload session', () => {
         driver: db.driver,
         query: (text, values) => guarded(() => db.query(text, values)),
         transaction: work => guarded(() => db.transaction(work)),
+        changes: () => db.changes(),
         load: () => db.load(),
         close: () => db.close(),
       } satisfies Database as Database,

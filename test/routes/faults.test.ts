@@ -52,6 +52,7 @@ void suite('a backend that fails (RFC 9110 section 15.6.4: 503 with Retry-After)
       if (closes && lostCommit === 'after') throw new DatabaseUnavailable('told to lose the answer to commit')
       return outcome
     },
+    changes: () => db.changes(),
     load: () => db.load(),
     close: () => db.close(),
   })

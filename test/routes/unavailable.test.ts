@@ -12,6 +12,7 @@ const gone: Database = {
   driver: 'postgres',
   query: fail,
   transaction: fail,
+  changes: () => undefined,
   load: () => ({ open: 0, busy: 0, waiting: 0 }),
   close: async () => {},
 }
