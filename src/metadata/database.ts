@@ -24,8 +24,9 @@ export interface Database extends Queryable {
    */
   transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T>
   /**
-   * How many transactions were committed, where this process is the only one that writes: what was read stands for as
-   * long as this number does, and it changes before a commit can be seen. Undefined where others write too.
+   * Counts what was committed, but for what stands aside (see `aside.ts`), where this process is the only one that writes:
+   * what was read stands for as long as this number does, and it changes before a commit can be seen. Undefined where
+   * others write too.
    */
   changes(): number | undefined
   /** How busy it is now: connections open, those at work, and callers that wait for one. */

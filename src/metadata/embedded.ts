@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { type Database, DatabaseUnavailable, IndexUnusable, type Row, type Transaction, sqlState } from './database.ts'
+import { isAside } from './aside.ts'
 import { Engine, START_TIMEOUT_MS } from './embedded-engine.ts'
 import { OpenTransaction, retryLostRaces } from './transactions.ts'
 
@@ -144,9 +145,14 @@ class Embedded implements Database {
   async #attempt<T>(engine: Engine, work: (tx: Transaction) => Promise<T>): Promise<T> {
     await engine.ask('query', 'begin')
     const idle = new IdleWatch(this.#timeoutMs)
+    let isAsideOnly = true
     const open = new OpenTransaction({
-      query: (text, values) => engine.ask('query', text, values),
+      query: (text, values) => {
+        isAsideOnly &&= isAside(text)
+        return engine.ask('query', text, values)
+      },
       script: async text => {
+        isAsideOnly = false
         await engine.ask('script', text)
       },
       busy: isBusy => idle.mark(isBusy),
@@ -155,7 +161,7 @@ class Embedded implements Database {
       const outcome = await Promise.race([work(open.tx), idle.expired])
       open.end()
       if (open.failure !== undefined) await engine.ask('query', 'select') // throws where the failure was not undone
-      this.#changes++
+      if (!isAsideOnly) this.#changes++
       await engine.ask('query', 'commit')
       return outcome
     } catch (error) {
