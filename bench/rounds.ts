@@ -1,5 +1,5 @@
 import { arch, availableParallelism, cpus, release, totalmem } from 'node:os'
-import type { Figure } from './figures.ts'
+import type { Figure } from './figure.ts'
 import { Neighbours, cpuSeconds, forgetPeak, peakBytes } from './process.ts'
 import type { Server } from './servers.ts'
 import type { Result } from './table.ts'
@@ -11,7 +11,7 @@ const NOISE = 0.15
 export async function measureRounds(figure: Figure, all: readonly Server[], rounds: number): Promise<Result> {
   const taken = new Map(all.map(server => [server, { values: [], cpu: [], peaks: [], noisy: [] } as Taken]))
   for (const server of all) await figure.prepare?.(server)
-  for (let round = 0; round < rounds; round++) {
+  for (let round = 0; round < Math.min(rounds, figure.rounds ?? rounds); round++) {
     const turn = round % all.length
     for (const server of [...all.slice(turn), ...all.slice(0, turn)]) {
       const into = taken.get(server)
@@ -22,7 +22,6 @@ export async function measureRounds(figure: Figure, all: readonly Server[], roun
     const { values, cpu, peaks, noisy } = taken.get(server) ?? { values: [], cpu: [], peaks: [], noisy: [] }
     return { server: server.name, values, cpu, peakBytes: Math.max(0, ...peaks), noisyRounds: noisy }
   })
-  console.error(`${figure.name}: ${series.map(({ server, values }) => `${server} ${values.join(' ')}`).join('; ')}`)
   return { figure: figure.name, unit: figure.unit, better: figure.better, work: figure.work, series }
 }
 

@@ -40,17 +40,25 @@ function cpuText(seconds: number, work: string): string {
 
 const COLUMNS = ['figure', 'registry', 'median (min–max)', 'CPU', 'peak MB', 'ratio', 'CPU ratio', 'noisy rounds']
 
+/** The head of the table in Markdown. */
+export const TABLE_HEAD = [COLUMNS, COLUMNS.map(() => '---')].map(lineOf).join('\n')
+
 /** The table in Markdown. Ratios are Berth's median over the peer's; a peer's row shows them for each Berth. */
 export function renderTable(results: readonly Result[]): string {
-  const rows = results.flatMap(result =>
-    result.series.map((series, index) => {
+  return [TABLE_HEAD, ...results.map(renderRows)].join('\n')
+}
+
+/** The rows of one figure. */
+export function renderRows(result: Result): string {
+  const ours = result.series.filter(({ server }) => server.startsWith('berth'))
+  return result.series
+    .map((series, index) => {
       const { values } = series
       const spread = `${short(median(values))} (${short(Math.min(...values))}–${short(Math.max(...values))})`
-      const ours = result.series.filter(({ server }) => server.startsWith('berth'))
       const isPeer = !ours.includes(series)
       const against = (pick: (of: Series) => readonly number[]): string =>
         isPeer ? ours.map(berth => short(median(pick(berth)) / median(pick(series)))).join(' · ') : ''
-      return [
+      return lineOf([
         index === 0 ? `${result.figure}, ${result.unit}` : '',
         series.server,
         spread,
@@ -59,9 +67,11 @@ export function renderTable(results: readonly Result[]): string {
         against(of => of.values),
         against(of => of.cpu),
         series.noisyRounds.length === 0 ? '' : `${series.noisyRounds.length} of ${values.length}`,
-      ]
-    }),
-  )
-  const lines = [COLUMNS, COLUMNS.map(() => '---'), ...rows]
-  return lines.map(cells => `| ${cells.join(' | ')} |`).join('\n')
+      ])
+    })
+    .join('\n')
+}
+
+function lineOf(cells: readonly string[]): string {
+  return `| ${cells.join(' | ')} |`
 }

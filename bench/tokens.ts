@@ -7,7 +7,7 @@ import { Content, expect, forEach, manifestOf, pushBlob, pushManifest } from './
 import { cpuSeconds } from './process.ts'
 import { type Server, berths } from './servers.ts'
 import { median } from './table.ts'
-import { getManifests } from './wrk.ts'
+import { load } from './wrk.ts'
 
 /** As many as pull at once, each with a token of its own. */
 const CLIENTS = 64
@@ -60,22 +60,25 @@ async function compare(
   locked: Server | undefined,
 ): Promise<{ readonly openMs: number; readonly lockedMs: number; readonly more: number }> {
   if (locked === undefined) throw new Error('there is no registry with logins to compare with')
-  const tokens = join(newDirectory(), 'tokens')
   await fill(open)
   await fill({ ...locked, authorization: AS_ADMIN })
-  await writeTokens(locked, tokens)
+  const tokens = await tokensOf(locked)
   const openMs: number[] = []
   const lockedMs: number[] = []
-  const load = async (server: Server, seconds: number): Promise<number> => {
+  const cost = async (server: Server, seconds: number): Promise<number> => {
     const pids = server.pids()
     const before = cpuSeconds(pids)
-    const { requests } = await getManifests(server, CLIENTS, CLIENTS, seconds, server === locked ? tokens : undefined)
+    const pulls = tokens.map((token, index) => ({
+      path: `/v2/bench/app-${index}/manifests/v1`,
+      ...(server === locked ? { token } : {}),
+    }))
+    const { requests } = await load(server, pulls, CLIENTS, seconds)
     return ((cpuSeconds(pids) - before) / requests) * 1000
   }
-  for (const server of [open, locked]) await load(server, 2)
+  for (const server of [open, locked]) await cost(server, 2)
   for (let round = 0; round < Number(options.rounds); round++) {
     for (const server of round % 2 === 0 ? [open, locked] : [locked, open]) {
-      ;(server === open ? openMs : lockedMs).push(await load(server, Number(options.seconds)))
+      ;(server === open ? openMs : lockedMs).push(await cost(server, Number(options.seconds)))
     }
   }
   const [without, with_] = [median(openMs), median(lockedMs)]
@@ -90,14 +93,14 @@ async function fill(server: Server): Promise<void> {
   })
 }
 
-/** A token for each repository, in a line of its own, as a client that pulls it gets one. */
-async function writeTokens(server: Server, file: string): Promise<void> {
-  const lines: string[] = []
+/** A token for each repository, as a client that pulls it gets one. */
+async function tokensOf(server: Server): Promise<readonly string[]> {
+  const tokens: string[] = []
   for (let index = 0; index < CLIENTS; index++) {
     const query = `service=berth&scope=repository:bench/app-${index}:pull`
     const headers = { Authorization: AS_ADMIN }
     const { body } = await expect(200, server, 'GET', `/token?${query}`, { headers })
-    lines.push((JSON.parse(body.toString()) as { token: string }).token)
+    tokens.push((JSON.parse(body.toString()) as { token: string }).token)
   }
-  writeFileSync(file, `${lines.join('\n')}\n`)
+  return tokens
 }
