@@ -71,8 +71,8 @@ export const errors: Middleware = async (ctx, next) => {
 }
 
 function registryBody(refusal: RegistryError, requestId: string): string {
-  const { entries, status } = refusal
-  return errorBody(status < 500 ? entries : entries.map(entry => ({ ...entry, detail: { requestId } })))
+  const { entries, status, members } = refusal
+  return errorBody(status < 500 ? entries : entries.map(entry => ({ ...entry, detail: { requestId } })), members)
 }
 
 /** The administration's API says it in the words of RFC 9457. */

@@ -53,6 +53,8 @@ export interface RegistryErrorOptions {
   readonly headers?: Readonly<Record<string, string>>
   /** Several entries of one code, one for each thing that is wrong; replaces `message` and `detail`. */
   readonly entries?: readonly { readonly message: string; readonly detail?: unknown }[]
+  /** Members of the body beside `errors`, where another standard has its own. */
+  readonly members?: Readonly<Record<string, string>>
   /** For the log only. */
   readonly cause?: unknown
 }
@@ -64,6 +66,7 @@ export class RegistryError extends Error {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly entries: readonly ErrorEntry[]
+  readonly members: Readonly<Record<string, string>>
 
   constructor(code: ErrorCode, options: RegistryErrorOptions = {}) {
     const message = options.message ?? ERROR_CODES[code].message
@@ -71,6 +74,7 @@ export class RegistryError extends Error {
     this.code = code
     this.status = options.status ?? ERROR_CODES[code].status
     this.headers = options.headers ?? {}
+    this.members = options.members ?? {}
     const entries = options.entries ?? [{ message, detail: options.detail }]
     this.entries = entries.map(entry =>
       entry.detail === undefined
@@ -80,7 +84,7 @@ export class RegistryError extends Error {
   }
 }
 
-/** The body of an error response: distribution-spec, "Error Codes". */
-export function errorBody(entries: readonly ErrorEntry[]): string {
-  return JSON.stringify({ errors: entries })
+/** The body of an error response: distribution-spec, "Error Codes"; `members` stand beside its `errors`. */
+export function errorBody(entries: readonly ErrorEntry[], members: Readonly<Record<string, string>> = {}): string {
+  return JSON.stringify({ errors: entries, ...members })
 }

@@ -4,21 +4,23 @@ import type { Authority, IssuedToken } from '../auth/authority.ts'
 import { parseAuthorization } from '../auth/challenge.ts'
 import { parseScopes, scopeText } from '../auth/scope.ts'
 import { sourceOf } from '../middleware/gate.ts'
-import { RegistryError } from '../oci/errors.ts'
 import { json, queryValue, queryValues, readForm } from './params.ts'
+import { tokenRefusals, unknownGrant } from './token-refusals.ts'
 
 const MAX_FORM_BYTES = 64 * 1024
 
 /** The token endpoint, by Distribution's token protocol and the OAuth 2 form of it; and the keys that verify tokens. */
 export function tokenRoutes(router: Router, authority: Authority): void {
-  router.get('/token', async ctx => {
+  const refusals = tokenRefusals(authority.service)
+
+  router.get('/token', refusals, async ctx => {
     const { identity, refreshMs } = await authority.login(parseAuthorization(ctx.get('Authorization')), sourceOf(ctx))
     const offline = queryValue(ctx, 'offline_token') === 'true'
     const scopes = parseScopes(queryValues(ctx, 'scope'))
     present(ctx, await authority.issue(identity, scopes, offline ? refreshMs : undefined, sourceOf(ctx)))
   })
 
-  router.post('/token', async ctx => {
+  router.post('/token', refusals, async ctx => {
     const form = await readForm(ctx, MAX_FORM_BYTES)
     const scopes = parseScopes(form.getAll('scope'))
     const source = sourceOf(ctx)
@@ -38,10 +40,7 @@ export function tokenRoutes(router: Router, authority: Authority): void {
         return
       }
       default:
-        throw new RegistryError('UNSUPPORTED', {
-          status: 400,
-          message: 'grant_type must be password or refresh_token',
-        })
+        throw unknownGrant(form.get('grant_type'))
     }
   })
 
