@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Authenticator } from './access/authenticator.ts'
 import { htpasswdAuthenticator, htpasswdVouching, mirrorHtpasswd } from './access/htpasswd-login.ts'
-import type { ForeignTokens } from './access/authority.ts'
+import type { ForeignTokens } from './access/bearer-tokens.ts'
 import { foreignTokens } from './access/foreign-tokens.ts'
 import { createIssuerFetch } from './access/issuer-fetch.ts'
 import { IssuerKeys, keySetsAt } from './access/issuer-keys.ts'

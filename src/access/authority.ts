@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import type { Access, Authority, IssuedToken, Proof, RequestSource, VisibleNames } from '../auth/authority.ts'
 import type { Credentials } from '../auth/challenge.ts'
 import { ANONYMOUS, type Action, type Identity, type PatternActions, type Provenance } from '../auth/identity.ts'
@@ -14,25 +13,13 @@ import { repositoryIds } from '../metadata/repositories.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { tryParseName } from '../oci/name.ts'
 import type { AuditTrail } from './audit-trail.ts'
+import { BearerTokens, type ForeignTokens } from './bearer-tokens.ts'
 import { explain, grantsFor, visibleTo } from './grants.ts'
 import type { Keys } from './keys.ts'
 import type { Login } from './login.ts'
 import type { PrincipalStates } from './principal-states.ts'
 import { grantedAccess, tokenAccess } from './request-access.ts'
 import type { UseTimes } from './use-times.ts'
-
-/** A verifier of access tokens that somebody else signs, or undefined where a token is not one of theirs. */
-export interface ForeignTokens {
-  /**
-   * @param now milliseconds since 1970
-   * @throws tokens.TokenRefused where it is theirs and wrong, in words that may be shown; RegistryError UNAVAILABLE where
-   * its issuer cannot be asked.
-   */
-  verify(
-    token: string,
-    now: number,
-  ): Promise<{ readonly identity: Identity; readonly access: readonly AccessEntry[] } | undefined>
-}
 
 /** What the authority is made of. Durations in milliseconds. */
 export interface AuthorityOptions {
@@ -51,33 +38,15 @@ export interface AuthorityOptions {
   readonly now: () => number
 }
 
-const VERIFIED_LIMIT = 10_000
-/** Of all of them together: a token may be long, and what it is for as well. */
-const VERIFIED_BYTES = 32 * 1024 * 1024
-/** What a verified token takes for each character of it, about: itself, and what it says. */
-const BYTES_A_CHARACTER = 4
-
-interface Verified {
-  readonly identity: Identity
-  readonly access: readonly AccessEntry[]
-  readonly expiresAt: number
-  /** Which key of ours signed it. */
-  readonly kid?: string
-}
-
 /** The authority that works on rows. Holds nothing another process needs. */
 export class RowAuthority implements Authority {
   readonly service: string
   readonly #options: AuthorityOptions
-  /** Tokens whose signature was checked. */
-  readonly #verified = new LRUCache<string, Verified>({
-    max: VERIFIED_LIMIT,
-    maxSize: VERIFIED_BYTES,
-    sizeCalculation: (_verified, token) => token.length * BYTES_A_CHARACTER,
-  })
+  readonly #bearers: BearerTokens
 
   constructor(options: AuthorityOptions) {
     this.#options = options
+    this.#bearers = new BearerTokens(options)
     this.service = options.service
   }
 
@@ -86,7 +55,7 @@ export class RowAuthority implements Authority {
       case 'none':
         return tokenAccess(ANONYMOUS, [], false)
       case 'bearer':
-        return await this.#bearerAccess(credentials.token)
+        return await this.#bearers.access(credentials.token)
       case 'basic': {
         const { identity } = await this.login(credentials, source)
         return grantedAccess(identity, await grantsFor(this.#options.db, identity))
@@ -94,6 +63,10 @@ export class RowAuthority implements Authority {
       case 'unreadable':
         throw new RegistryError('UNAUTHORIZED', { message: 'the Authorization header cannot be read' })
     }
+  }
+
+  recall(credentials: Credentials): Access | undefined {
+    return credentials.kind === 'bearer' ? this.#bearers.recall(credentials.token) : undefined
   }
 
   async login(credentials: Credentials, source: RequestSource): Promise<Proof> {
@@ -208,52 +181,6 @@ export class RowAuthority implements Authority {
     return { keys: await this.#options.keys.published() }
   }
 
-  async #bearerAccess(token: string): Promise<Access> {
-    const { keys, now, states } = this.#options
-    const verified = this.#verified.get(token) ?? (await this.#verify(token))
-    const { principalId, epoch } = verified.identity
-    // Its key may have been distrusted since the signature was checked.
-    if (verified.kid !== undefined && (await keys.find(verified.kid)) === undefined) {
-      this.#verified.delete(token)
-      throw invalidToken('the token is not valid')
-    }
-    const expired = verified.expiresAt * 1000 <= now()
-    const revoked = principalId !== undefined && epoch !== undefined && !(await states.isCurrent(principalId, epoch))
-    if (expired || revoked) {
-      this.#verified.delete(token)
-      throw invalidToken(expired ? 'the token has expired' : 'the token was revoked')
-    }
-    return tokenAccess(verified.identity, verified.access, true)
-  }
-
-  async #verify(token: string): Promise<Verified> {
-    const { keys } = this.#options
-    const theirs = await this.#verifyForeign(token)
-    if (theirs !== undefined) return theirs
-    try {
-      const claims = await tokens.verifyToken(token, this.#expected(), kid => keys.find(kid))
-      const verified = { ...claims, kid: String(tokens.readToken(token)?.header['kid']) }
-      this.#verified.set(token, verified)
-      return verified
-    } catch (error) {
-      if (error instanceof tokens.TokenRefused) throw invalidToken('the token is not valid', error)
-      throw error
-    }
-  }
-
-  /** A foreign token is verified each time it is shown: its issuer may withdraw the key. */
-  async #verifyForeign(token: string): Promise<Verified | undefined> {
-    const { foreign, now } = this.#options
-    try {
-      const theirs = await foreign.verify(token, now())
-      return theirs && { ...theirs, expiresAt: Number.POSITIVE_INFINITY }
-    } catch (error) {
-      // Who runs the other token server has to learn what is wrong with it.
-      if (error instanceof tokens.TokenRefused) throw invalidToken(`the token is not valid: ${error.message}`, error)
-      throw error
-    }
-  }
-
   #expected(): { issuer: string; audience: string; now: number } {
     return { issuer: this.service, audience: this.service, now: Math.floor(this.#options.now() / 1000) }
   }
@@ -277,10 +204,6 @@ export class RowAuthority implements Authority {
     const list = scopes.some(({ type, name }) => type === 'registry' && name === 'catalog')
     return list ? [...entries, { type: 'registry', name: 'catalog', actions: ['*'] }] : entries
   }
-}
-
-function invalidToken(message: string, cause?: unknown): RegistryError {
-  return new RegistryError('UNAUTHORIZED', { message, detail: { error: 'invalid_token' }, cause })
 }
 
 function actor(identity: Identity): { actor: string; actorId?: number } {

@@ -46,6 +46,11 @@ export class Keys {
     return this.#publicKeys.get(kid)
   }
 
+  /** Whether it is known, without a look at the rows, that a key of that name has not retired. */
+  isKnown(kid: string): boolean {
+    return this.#isFresh(STALE_MS) && this.#publicKeys.has(kid)
+  }
+
   /** Every public key that has signed, signs or will sign, as JWK. */
   async published(): Promise<readonly object[]> {
     await this.#fresh(STALE_MS)
@@ -58,9 +63,13 @@ export class Keys {
   }
 
   async #fresh(olderThanMs: number): Promise<void> {
-    if (performance.now() - this.#loadedAt < olderThanMs) return
+    if (this.#isFresh(olderThanMs)) return
     this.#loading ??= this.#load().finally(() => (this.#loading = undefined))
     await this.#loading
+  }
+
+  #isFresh(olderThanMs: number): boolean {
+    return performance.now() - this.#loadedAt < olderThanMs
   }
 
   async #load(): Promise<void> {

@@ -38,11 +38,20 @@ export class PrincipalStates {
 
   /** Whether the principal is active and of that epoch. */
   async isCurrent(principalId: number, epoch: number): Promise<boolean> {
-    let state = this.#states.get(principalId)
-    if (state === undefined || performance.now() - state.readAt >= this.#maxAgeMs) {
-      await this.#read(principalId)
-      state = this.#states.get(principalId)
-    }
+    const known = this.recall(principalId, epoch)
+    if (known !== undefined) return known
+    await this.#read(principalId)
+    return this.#isOf(this.#states.get(principalId), epoch)
+  }
+
+  /** The same where what is remembered is young enough to say it; undefined where the row must be read. */
+  recall(principalId: number, epoch: number): boolean | undefined {
+    const state = this.#states.get(principalId)
+    const isFresh = state !== undefined && performance.now() - state.readAt < this.#maxAgeMs
+    return isFresh ? this.#isOf(state, epoch) : undefined
+  }
+
+  #isOf(state: State | undefined, epoch: number): boolean {
     const row = state?.row
     return row !== undefined && row.epoch === epoch && this.#isVouchedFor(row)
   }

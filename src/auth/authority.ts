@@ -52,6 +52,8 @@ export interface Authority {
    * @throws RegistryError UNAUTHORIZED for wrong ones, TOOMANYREQUESTS for too many wrong ones.
    */
   access(credentials: Credentials, source: RequestSource): Promise<Access>
+  /** The same where it is known at once, with nothing to ask or to judge: what most requests show was shown before. */
+  recall(credentials: Credentials): Access | undefined
   /**
    * The identity a name and password (or token in its place) prove; {@link ANONYMOUS} where nothing is shown.
    * @throws RegistryError UNAUTHORIZED, TOOMANYREQUESTS.

@@ -101,7 +101,7 @@ export function originOf(ctx: Context, publicUrl: string | undefined): string {
  * Refuses credentials that crossed a network in the clear: they are known to whoever listened, and must not work on.
  * Loopback is no network.
  */
-export const refusePlainCredentials: Middleware = async (ctx, next) => {
+export const refusePlainCredentials: Middleware = (ctx, next) => {
   const shows = ctx.get('Authorization') !== '' || (ctx.method === 'POST' && ctx.path === '/token')
   if (shows && !isSecure(ctx) && !isLoopbackAddress(ctx.ip)) {
     throw new RegistryError('DENIED', {
@@ -109,7 +109,7 @@ export const refusePlainCredentials: Middleware = async (ctx, next) => {
         'credentials over plain HTTP are refused: use https (settings tls.cert and tls.key, or http.trustedProxies for a proxy with TLS), or allow it with auth.allowPlainHttp',
     })
   }
-  await next()
+  return next()
 }
 
 function isLoopbackAddress(address: string): boolean {

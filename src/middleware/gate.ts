@@ -58,66 +58,73 @@ export function createGate(authority: Authority, { publicUrl, realm }: GateAddre
     }),
   })
 
+  /** Adds a challenge to the refusal of what was shown; any other error stays as it is. */
+  const challenged = (ctx: Context, scope: string, error: unknown): unknown => {
+    if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') return error
+    const headers = challenge(ctx, scope, 'invalid_token')
+    return new RegistryError('UNAUTHORIZED', { message: error.message, headers, cause: error.cause ?? error })
+  }
+
+  /** Who asks, where that is known without waiting: most requests show what was shown before. */
+  const recall = (ctx: Context): Access | undefined => authority.recall(parseAuthorization(ctx.get('Authorization')))
+
   const identify = async (ctx: Context, scope: string): Promise<Access> => {
     try {
-      const access = await authority.access(parseAuthorization(ctx.get('Authorization')), sourceOf(ctx))
-      ;(ctx.state as GateState).access = access
-      return access
+      return await authority.access(parseAuthorization(ctx.get('Authorization')), sourceOf(ctx))
     } catch (error) {
-      if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') throw error
-      throw new RegistryError('UNAUTHORIZED', {
-        message: error.message,
-        headers: challenge(ctx, scope, 'invalid_token'),
-        cause: error.cause,
-      })
+      throw challenged(ctx, scope, error)
     }
   }
 
-  /** Runs what stands behind the gate; a rule that finds the token out of date refuses with a challenge as well. */
-  const pass = async (ctx: Context, action: Action, next: () => Promise<unknown>): Promise<void> => {
-    try {
-      await next()
-    } catch (error) {
-      if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') throw error
-      const headers = challenge(ctx, scopeOf(nameIn(ctx), action), 'invalid_token')
-      throw new RegistryError('UNAUTHORIZED', { message: error.message, headers, cause: error })
-    }
-  }
-
-  const demand = async (ctx: Context, action: Action): Promise<void> => {
-    const name = nameIn(ctx)
-    const scope = scopeOf(name, action)
-    const access = await identify(ctx, scope)
+  /** @throws RegistryError UNAUTHORIZED with a challenge where it does not allow the action. */
+  const permit = (ctx: Context, access: Access, action: Action, name: RepositoryName): void => {
+    ;(ctx.state as GateState).access = access
     if (access.may(action, name)) return
     throw new RegistryError('UNAUTHORIZED', {
       message: refusal(access, action),
       detail: { repository: name, action },
-      headers: challenge(ctx, scope, access.shown ? 'insufficient_scope' : undefined),
+      headers: challenge(ctx, scopeOf(name, action), access.shown ? 'insufficient_scope' : undefined),
     })
   }
 
+  const demand = async (ctx: Context, action: Action, name: RepositoryName): Promise<void> =>
+    permit(ctx, await identify(ctx, scopeOf(name, action)), action, name)
+
   return {
     repository: action => async (ctx, next) => {
-      await demand(ctx, action)
-      await pass(ctx, action, next)
+      const name = nameIn(ctx)
+      const known = recall(ctx)
+      if (known === undefined) await demand(ctx, action, name)
+      else permit(ctx, known, action, name)
+      try {
+        await next()
+      } catch (error) {
+        // A rule that finds the token out of date refuses with a challenge as well.
+        throw challenged(ctx, scopeOf(name, action), error)
+      }
     },
     upload: async (ctx, next) => {
       const { [CAPABILITY_PARAMETER]: capability } = ctx.query
       const { id = '' } = ctx['params'] as { id?: string }
-      const upload =
-        typeof capability === 'string' ? await authority.findUpload(capability, id, nameIn(ctx)) : undefined
-      if (upload === undefined) await demand(ctx, 'push')
+      const name = nameIn(ctx)
+      const upload = typeof capability === 'string' ? await authority.findUpload(capability, id, name) : undefined
+      if (upload === undefined) await demand(ctx, 'push', name)
       else (ctx.state as GateState).upload = upload
-      await pass(ctx, 'push', next)
+      try {
+        await next()
+      } catch (error) {
+        throw challenged(ctx, scopeOf(name, 'push'), error)
+      }
     },
     ping: async (ctx, next) => {
-      const access = await identify(ctx, '')
+      const access = recall(ctx) ?? (await identify(ctx, ''))
       if (!access.shown) throw new RegistryError('UNAUTHORIZED', { headers: challenge(ctx, '') })
       await next()
     },
     catalog: async (ctx, next) => {
       const scope = 'registry:catalog:*'
-      const access = await identify(ctx, scope)
+      const access = recall(ctx) ?? (await identify(ctx, scope))
+      ;(ctx.state as GateState).access = access
       if (!access.mayList) {
         const error = access.shown ? 'insufficient_scope' : undefined
         throw new RegistryError('UNAUTHORIZED', { headers: challenge(ctx, scope, error) })
