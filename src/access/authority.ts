@@ -124,6 +124,7 @@ export class RowAuthority implements Authority {
     const frame = { issuer: this.service, audience: this.service, issuedAt, expiresAt: issuedAt + lifetime }
     const id = randomUUID()
     const token = tokens.signToken(await keys.signer(), frame, { identity, access: granted, id })
+    if (token.length > tokens.MAX_TOKEN_LENGTH) throw tooManyScopes()
     if (identity.kind !== 'anonymous') {
       const detail = { token: id, granted: granted.map(({ name, actions }) => ({ name, actions })) }
       audit.add({ kind: 'token', outcome: 'ok', ...actor(identity), ...where(source), detail })
@@ -213,6 +214,15 @@ function actor(identity: Identity): { actor: string; actorId?: number } {
 
 function where(source: RequestSource): { client: string; requestId: string } {
   return { client: source.client, requestId: source.requestId }
+}
+
+/** A token for all of them could not be sent: RFC 6749 section 5.2. */
+function tooManyScopes(): RegistryError {
+  return new RegistryError('UNSUPPORTED', {
+    status: 400,
+    message: 'a token for so many repositories is too long: ask for fewer scopes at once',
+    members: { error: 'invalid_scope' },
+  })
 }
 
 function unknownRefreshToken(): RegistryError {

@@ -63,7 +63,7 @@ export interface Authority {
   refresh(refreshToken: string, source: RequestSource): Promise<Identity>
   /**
    * A token for what is both asked for and allowed, possibly nothing; with `refreshMs` also a refresh token that lives
-   * for so many milliseconds.
+   * for so many milliseconds. @throws RegistryError with 400 where so many scopes make a token too long to be sent.
    */
   issue(
     identity: Identity,
