@@ -19,12 +19,14 @@ export const UPLOAD_EXPIRY_MS = DAY_MS
 export interface AccessApp extends TestApp<BlobStore> {
   /** Moves the clock that tokens are signed and judged by. */
   advance(ms: number): void
+  /** Writes what is collected in memory, which otherwise happens now and then, and when a server stops. */
+  settle(): Promise<void>
 }
 
 /** Starts one on a fresh index. */
 export async function startAccessApp(options: { readonly allowPrivateIssuers?: boolean } = {}): Promise<AccessApp> {
   let aheadMs = 0
-  let close = async (): Promise<void> => undefined
+  let settle = async (): Promise<void> => undefined
   const app = await startApp({
     wrapStore: store => store,
     async access(db) {
@@ -47,7 +49,7 @@ export async function startAccessApp(options: { readonly allowPrivateIssuers?: b
         },
         now: () => Date.now() + aheadMs,
       })
-      close = () => access.close()
+      settle = () => access.close()
       const administration = createAdministration({
         isOpen: false,
         db,
@@ -77,8 +79,9 @@ export async function startAccessApp(options: { readonly allowPrivateIssuers?: b
     advance(ms) {
       aheadMs += ms
     },
+    settle: async () => await settle(),
     async close() {
-      await close()
+      await settle()
       await app.close()
     },
   }
