@@ -32,7 +32,19 @@ export async function load(
   try {
     const file = join(directory, 'requests')
     await writeFile(file, requests.map(({ path, token }) => `${path} ${token ?? ''}\n`).join(''))
-    const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', '-s', SCRIPT, server.url, '--', file]
+    const args = [
+      '-t1',
+      `-c${connections}`,
+      `-d${seconds}s`,
+      '--timeout',
+      '30s',
+      '--latency',
+      '-s',
+      SCRIPT,
+      server.url,
+      '--',
+      file,
+    ]
     const { stdout } = await promisify(execFile)('wrk', args)
     const fault = /Non-2xx.*|Socket errors.*/.exec(stdout)
     if (fault !== null) throw new Error(`${server.name}: ${fault[0]}`)
