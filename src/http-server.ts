@@ -34,10 +34,11 @@ export interface HttpServerOptions {
 
 /** Go clients keep idle connections for up to 120 s; ours must outlive theirs, or a request meets a closing socket. */
 const KEEP_ALIVE_MS = 150_000
+/** The longest head of a request. A Range of 1,024 parts is 20 KB of it; a token as a password may be 44 KB. */
+export const MAX_HEAD_BYTES = 64 * 1024
 const HTTP_OPTIONS = {
   keepAliveTimeout: KEEP_ALIVE_MS,
-  /** A Range of 1,024 parts is 20 KB of header. */
-  maxHeaderSize: 64 * 1024,
+  maxHeaderSize: MAX_HEAD_BYTES,
   /** A request without Host is refused by the application, with the protocol's error body. */
   requireHostHeader: false,
 }

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type AccessRoutes, createApp } from '../../src/app.ts'
+import { MAX_HEAD_BYTES } from '../../src/http-server.ts'
 import type { Database } from '../../src/metadata/database.ts'
 import type { RequestRecord } from '../../src/middleware/request-log.ts'
 import type { Lifetimes } from '../../src/registry/context.ts'
@@ -82,7 +83,7 @@ export async function startApp<S extends BlobStore>(options: TestAppOptions<S>):
     ready: async () => ({ isReady: true, notes: [] }),
   })
   const handle = app.callback()
-  const server = createServer((req, res) => {
+  const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (req, res) => {
     void handle(req, res)
   })
   server.requestTimeout = 0
