@@ -46,7 +46,9 @@ export async function watchFiles(
 async function look(paths: readonly string[]): Promise<{ readonly stamp: string; readonly error?: Error }> {
   try {
     const stats = await Promise.all(paths.map(path => stat(path)))
-    return { stamp: stats.map(({ dev, ino, mtimeMs, size }) => `${dev} ${ino} ${mtimeMs} ${size}`).join(' ') }
+    // Whoever writes a file can set its time of change, but not the one that its system keeps (`ctime`).
+    const stamps = stats.map(({ dev, ino, ctimeMs, mtimeMs, size }) => [dev, ino, ctimeMs, mtimeMs, size].join(' '))
+    return { stamp: stamps.join(' ') }
   } catch (cause) {
     const error = cause instanceof Error ? cause : new Error(String(cause))
     return { stamp: error.message, error }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
@@ -72,6 +72,21 @@ void suite('a file that is watched', () => {
     seen.refuse = false
     await rename(await fresh('good bytes'), path)
     await until('it is read', async () => seen.changed > 0)
+    await stop()
+  })
+
+  test('is read when other bytes stand in it though its size and its time of change say nothing (cp --preserve, rsync)', async () => {
+    const { seen, stop, path } = await watch('same')
+    const { atime, mtime } = await stat(path)
+    // Its time of change in full seconds, which can be set again exactly.
+    await utimes(path, atime, new Date(Math.floor(mtime.getTime() / 1000) * 1000))
+    await until('the time is seen', async () => seen.changed > 0)
+    const before = { seen: seen.changed, stat: await stat(path) }
+    await writeFile(path, 'other')
+    await utimes(path, before.stat.atime, before.stat.mtime)
+    const { ino, size, mtimeMs } = await stat(path)
+    assert.deepEqual([ino, size, mtimeMs], [before.stat.ino, before.stat.size, before.stat.mtimeMs])
+    await until('it is read', async () => seen.changed > before.seen)
     await stop()
   })
 })
