@@ -1,6 +1,7 @@
 import type { Proof } from '../auth/authority.ts'
-import type { Htpasswd } from '../auth/htpasswd.ts'
+import { type Htpasswd, hashesToCompare } from '../auth/htpasswd.ts'
 import { RightPasswords } from '../auth/login-memory.ts'
+import { siteOf } from '../auth/network.ts'
 import { verifyPassword } from '../auth/passwords.ts'
 import { insertAudit } from '../metadata/audit.ts'
 import type { Database } from '../metadata/database.ts'
@@ -36,8 +37,8 @@ export function htpasswdVouching(current: () => Htpasswd | undefined): Vouching 
 }
 
 /**
- * Users of an htpasswd file. A name that is not in it, or belongs to somebody else here, costs as much as one that is; the
- * chain goes on also after a wrong password, so that time tells nothing.
+ * Users of an htpasswd file. A name that is not in it, or belongs to somebody else here, costs as much as one that is,
+ * whatever the cost of its hash; the chain goes on also after a wrong password, so that time tells nothing.
  */
 export function htpasswdAuthenticator(db: Database, current: () => Htpasswd): Authenticator {
   const right = new RightPasswords(REMEMBER_MS)
@@ -51,10 +52,11 @@ export function htpasswdAuthenticator(db: Database, current: () => Htpasswd): Au
       const isKnown = hash !== undefined && principal?.active === true && right.has(hash, password)
       return isKnown ? proofOf(principal) : undefined
     },
-    async check({ name, password }) {
+    async check({ name, password }, { client }) {
       const known = await findPrincipal(db, name)
       const hash = hashFor(name, known)
-      const isRight = await verifyPassword(password, hash ?? current().decoy)
+      const [compared, ...decoys] = hashesToCompare(current(), hash)
+      const isRight = await verifyPassword(password, compared, siteOf(client), decoys)
       if (hash === undefined || !isRight) return undefined
       const principal = known ?? (await addUser(db, name))
       if (principal === undefined) return undefined

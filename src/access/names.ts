@@ -1,3 +1,4 @@
+import { isReserved } from '../auth/identity.ts'
 import { RegistryError } from '../oci/errors.ts'
 
 const NAME = /^[a-z0-9][a-z0-9._@-]{0,99}$/
@@ -13,12 +14,9 @@ export function checkName(name: string, what: string): string {
   })
 }
 
-/** What the command line and grants call everyone: no user may be confused with them. */
-const RESERVED = new Set(['everyone', 'everyone-logged-in', 'anonymous'])
-
 /** A name of a user. @throws RegistryError INVALID where its grammar is wrong or it means somebody else. */
 export function checkUserName(name: string): string {
-  if (RESERVED.has(name)) throw new RegistryError('INVALID', { message: `${name} is the name of no single user` })
+  if (isReserved(name)) throw new RegistryError('INVALID', { message: `${name} is the name of no single user` })
   return checkName(name, 'user')
 }
 

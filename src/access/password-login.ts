@@ -1,7 +1,8 @@
 import type { Proof } from '../auth/authority.ts'
 import { RightPasswords } from '../auth/login-memory.ts'
 import type { PatternActions } from '../auth/identity.ts'
-import { hashPassword, verifyPassword } from '../auth/passwords.ts'
+import { siteOf } from '../auth/network.ts'
+import { decoyHash, verifyPassword } from '../auth/passwords.ts'
 import { hashSecret, secretKind } from '../auth/secrets.ts'
 import { findSecret } from '../metadata/access-tokens.ts'
 import type { Database } from '../metadata/database.ts'
@@ -52,7 +53,7 @@ export const REMEMBER_MS = 60_000
  * logins costs one hash: what is remembered is that a password was right for the hash that stands in the row now.
  */
 export function userAuthenticator(db: Database): Authenticator {
-  const decoy = hashPassword('no account has this password')
+  const decoy = decoyHash()
   const right = new RightPasswords(REMEMBER_MS)
   const identify = ({ name, id, epoch }: PrincipalRow): Proof => ({
     identity: { kind: 'user', name, principalId: id, epoch },
@@ -65,10 +66,10 @@ export function userAuthenticator(db: Database): Authenticator {
       const isKnown = hash !== undefined && principal?.active === true && right.has(hash, password)
       return isKnown ? identify(principal) : undefined
     },
-    async check({ name, password }) {
+    async check({ name, password }, { client }) {
       const principal = await findPrincipal(db, name)
       const hash = principal?.kind === 'user' ? principal.password_hash : null
-      const isRight = await verifyPassword(password, hash ?? (await decoy))
+      const isRight = await verifyPassword(password, hash ?? decoy, siteOf(client))
       if (principal === undefined || hash === null) return undefined
       if (!isRight) return { refused: 'wrong password' }
       if (!principal.active) return { refused: 'disabled user', message: `${name} is disabled` }

@@ -1,9 +1,11 @@
+import { isReserved } from './identity.ts'
+
 /** The users of an htpasswd file. */
 export interface Htpasswd {
   /** bcrypt hashes by name. */
   readonly hashes: ReadonlyMap<string, string>
-  /** A hash of no password, which costs as much to compare with as the costliest of the file. */
-  readonly decoy: string
+  /** Of the costliest of them. */
+  readonly highestCost: number
 }
 
 /** An htpasswd file that cannot be used; `message` says why, line by line. */
@@ -41,11 +43,28 @@ export function parseHtpasswd(text: string): Htpasswd {
     highest = Math.max(highest, fault === undefined ? costOf(hash) : 0)
   }
   if (faults.length > 0) throw new HtpasswdFault(summary(faults))
-  return { hashes, decoy: `$2b$${String(highest).padStart(2, '0')}$${'a'.repeat(53)}` }
+  return { hashes, highestCost: highest }
+}
+
+/**
+ * What a password is to be compared with, one after the other until one fits, so that a wrong one costs the same for every
+ * name: the hash of the name, where it has one, and then decoys, which are hashes of no password. A cost more doubles the
+ * rounds, so those of costs c, c+1, …, h-1 after one of cost c make those of one of cost h.
+ */
+export function hashesToCompare({ highestCost }: Htpasswd, hash: string | undefined): readonly [string, ...string[]] {
+  if (hash === undefined) return [decoyOf(highestCost)]
+  const decoys: string[] = []
+  for (let cost = costOf(hash); cost < highestCost; cost += 1) decoys.push(decoyOf(cost))
+  return [hash, ...decoys]
+}
+
+function decoyOf(cost: number): string {
+  return `$2b$${String(cost).padStart(2, '0')}$${'a'.repeat(53)}`
 }
 
 function nameFault(name: string, known: ReadonlyMap<string, string>): string | undefined {
   if (!NAME.test(name)) return 'names a user by other than 1 to 100 characters of A-Z a-z 0-9 . _ @ -'
+  if (isReserved(name)) return `names ${name}, which is the name of no single user`
   return known.has(name) ? `names ${name} a second time` : undefined
 }
 

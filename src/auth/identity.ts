@@ -32,3 +32,11 @@ export interface Identity {
 
 /** Who asks when nothing was shown. */
 export const ANONYMOUS: Identity = { kind: 'anonymous', name: '' }
+
+/** What the command line and grants call everyone. */
+const RESERVED = new Set(['everyone', 'everyone-logged-in', 'anonymous'])
+
+/** Whether a name means everyone or nobody, however it is written: no user may be confused with them. */
+export function isReserved(name: string): boolean {
+  return RESERVED.has(name.toLowerCase())
+}

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import bcrypt from 'bcrypt'
-import { HtpasswdFault, parseHtpasswd } from '../../src/auth/htpasswd.ts'
+import { HtpasswdFault, hashesToCompare, parseHtpasswd } from '../../src/auth/htpasswd.ts'
 import { verifyPassword } from '../../src/auth/passwords.ts'
 
 const HASH = await bcrypt.hash('open sesame', 4)
@@ -53,9 +53,24 @@ void suite('an htpasswd file', () => {
     assert.match(faultOf(`a:${HASH.replace('$04$', '$15$')}`), /cost 15/)
   })
 
-  test('makes a wrong name cost what its costliest hash does: its decoy is no password’s', async () => {
-    const { decoy } = parseHtpasswd(`a:${HASH}\nb:${HASH.replace('$04$', '$06$')}\n`)
-    assert.match(decoy, /^\$2b\$06\$/)
-    assert.equal(await verifyPassword('', decoy), false)
+  test('has no user whose name means everyone or nobody, or a robot or CI identity', () => {
+    const names = ['everyone', 'everyone-logged-in', 'anonymous', 'Everyone', 'robot+farm', 'ci+web', 'everyones']
+    const fault = faultOf(['# users', ...names.map(name => `${name}:${HASH}`)].join('\n'))
+    for (const line of [2, 3, 4, 5]) assert.match(fault, new RegExp(`line ${line} names .*, which is the name of no`))
+    for (const line of [6, 7]) assert.match(fault, new RegExp(`line ${line} names a user by other than`))
+    assert.doesNotMatch(fault, /line 8/)
+  })
+
+  test('makes a wrong password cost what its costliest hash does for every name: its decoys are no password’s', async () => {
+    const file = parseHtpasswd(`a:${HASH}\nb:${HASH.replace('$04$', '$06$')}\n`)
+    const costs = (name: string): number[] =>
+      hashesToCompare(file, file.hashes.get(name)).map(hash => bcrypt.getRounds(hash))
+    assert.deepEqual(costs('a'), [4, 4, 5])
+    assert.deepEqual(costs('b'), [6])
+    assert.deepEqual(costs('nobody'), [6])
+    const [, ...decoys] = hashesToCompare(file, HASH)
+    for (const decoy of [...decoys, ...hashesToCompare(file, undefined)]) {
+      for (const password of ['', 'open sesame']) assert.equal(await verifyPassword(password, decoy), false)
+    }
   })
 })
