@@ -1,7 +1,6 @@
 import { createServer } from 'node:http'
 import type { StorageControl } from './access/actor.ts'
 import { type Administration, createAdministration } from './access/administration.ts'
-import { createGuessLimit } from './access/guess-limit.ts'
 import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
 import type { AccessRoutes } from './app.ts'
@@ -12,6 +11,7 @@ import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
 import type { Database } from './metadata/database.ts'
 import type { WorkName } from './metadata/maintenance.ts'
+import { RegistryError } from './oci/errors.ts'
 import { VERSION } from './version.ts'
 
 /** Who may do what, put together from the settings. */
@@ -44,6 +44,7 @@ export async function openAccessControl(
     storage,
     isOpen: access === undefined,
     keyLifetimes: keyLifetimes(config),
+    confirmPassword: access?.confirmPassword ?? nobodyLogsIn,
     onPrincipalChanged: id => access?.states.forget(id),
     onKeysChanged: () => access?.keys.refresh(),
     onWorkRequested,
@@ -63,16 +64,21 @@ async function openLogins(config: Config, db: Database, log: Log, opened: AsyncD
     uploadExpiryMs: config.registry.uploadExpiryMs,
     keyLifetimes: keyLifetimes(config),
     foreign: issuers.foreign,
-    guesses: createGuessLimit({
+    guesses: {
       perAccount: auth.guessesPerAccount,
       perClient: auth.guessesPerAddress,
       windowSeconds: GUESS_WINDOW_SECONDS,
-    }),
+    },
     onError: err => log.warn({ err }, 'access control could not write'),
   })
   opened.defer(() => access.close())
   await htpasswd.start(opened)
   return access
+}
+
+/** Where the registry is open, nobody has a password of his own to confirm. */
+async function nobodyLogsIn(): Promise<never> {
+  throw new RegistryError('DENIED', { message: 'nobody logs in here' })
 }
 
 function keyLifetimes({ auth, registry }: Config): KeyLifetimes {

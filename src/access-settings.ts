@@ -69,12 +69,13 @@ export const ACCESS_SETTINGS = {
   'auth.guessesPerAccount': {
     schema: whole(1, 10_000),
     initial: 10,
-    about: 'Wrong logins of one account from one address in 5 minutes before it is held off.',
+    about: 'Wrong logins of one account from one address (IPv6: /64) in 5 minutes before it is held off there.',
   },
   'auth.guessesPerAddress': {
     schema: whole(1, 100_000),
     initial: 100,
-    about: 'Wrong logins from one address in 5 minutes before it is held off.',
+    about:
+      'Wrong logins from one address (IPv6: /64) in 5 minutes before it is held off; tokens and secrets of robots are counted apart.',
   },
   'auth.allowPrivateIssuers': {
     schema: truth,

@@ -31,6 +31,14 @@ export interface AdministrationContext {
   readonly db: Database
   /** Whether nobody has to log in: then grants are kept for the day when they have to. */
   readonly isOpen: boolean
+  /**
+   * Judges a user's current password, like a login and under the same limits.
+   * @throws RegistryError UNAUTHORIZED, TOOMANYREQUESTS, UNAVAILABLE.
+   */
+  readonly confirmPassword: (
+    shown: { readonly name: string; readonly password: string },
+    source: RequestSource,
+  ) => Promise<void>
   /** Told of a principal that this process changed, so that it takes effect here at once. */
   readonly onPrincipalChanged: (principalId: number) => void
   /** Told when the set of signing keys was changed here. */

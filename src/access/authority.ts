@@ -15,6 +15,7 @@ import { tryParseName } from '../oci/name.ts'
 import type { AuditTrail } from './audit-trail.ts'
 import { BearerTokens, type ForeignTokens } from './bearer-tokens.ts'
 import { explain, grantsFor, visibleTo } from './grants.ts'
+import { type GuessLimit, refreshGuess } from './guess-limit.ts'
 import type { Keys } from './keys.ts'
 import type { Login } from './login.ts'
 import type { PrincipalStates } from './principal-states.ts'
@@ -27,6 +28,7 @@ export interface AuthorityOptions {
   readonly keys: Keys
   readonly states: PrincipalStates
   readonly login: Login
+  readonly guesses: GuessLimit
   readonly audit: AuditTrail
   readonly useTimes: UseTimes
   readonly foreign: ForeignTokens
@@ -91,15 +93,28 @@ export class RowAuthority implements Authority {
   }
 
   async refresh(refreshToken: string, source: RequestSource): Promise<Identity> {
+    const judge = async (): Promise<Identity | undefined> => await this.#sessionOf(refreshToken, source)
+    const identity = await this.#options.guesses.judge(
+      refreshGuess(refreshToken, source.client),
+      judge,
+      session => session !== undefined,
+    )
+    if (identity !== undefined) return identity
+    throw new RegistryError('UNAUTHORIZED', {
+      message: 'the refresh token is unknown, expired or revoked: log in again',
+    })
+  }
+
+  async #sessionOf(refreshToken: string, source: RequestSource): Promise<Identity | undefined> {
     const { db, audit } = this.#options
     // What is none by its form costs neither a look-up nor a record.
-    if (secretKind(refreshToken) !== 'refresh') throw unknownRefreshToken()
+    if (secretKind(refreshToken) !== 'refresh') return undefined
     const row = await findRefreshToken(db, hashSecret(refreshToken))
     const [principal] = row === undefined ? [] : await findPrincipals(db, [row.principal_id])
     if (row === undefined || principal?.active !== true || principal.epoch !== row.epoch) {
       const detail = { reason: 'refresh token unknown, expired or revoked' }
       audit.add({ kind: 'refresh', outcome: 'refused', actor: principal?.name ?? '', ...where(source), detail })
-      throw unknownRefreshToken()
+      return undefined
     }
     return {
       kind: principal.kind,
@@ -222,11 +237,5 @@ function tooManyScopes(): RegistryError {
     status: 400,
     message: 'a token for so many repositories is too long: ask for fewer scopes at once',
     members: { error: 'invalid_scope' },
-  })
-}
-
-function unknownRefreshToken(): RegistryError {
-  return new RegistryError('UNAUTHORIZED', {
-    message: 'the refresh token is unknown, expired or revoked: log in again',
   })
 }

@@ -2,16 +2,18 @@ import type { Authority } from '../auth/authority.ts'
 import { pruneAudit } from '../metadata/audit.ts'
 import type { Database } from '../metadata/database.ts'
 import { pruneExpiredTokens } from '../metadata/refresh-tokens.ts'
+import type { AdministrationContext } from './actor.ts'
 import { AuditTrail } from './audit-trail.ts'
 import type { Authenticator } from './authenticator.ts'
 import { RowAuthority } from './authority.ts'
 import type { ForeignTokens } from './bearer-tokens.ts'
 import { ciAuthenticator } from './ci-login.ts'
 import { ensureFirstAdmin } from './first-admin.ts'
+import { GuessLimit, type GuessLimitOptions, passwordGuess } from './guess-limit.ts'
 import { createIssuerFetch } from './issuer-fetch.ts'
 import { IssuerKeys, discovery } from './issuer-keys.ts'
 import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
-import { type GuessLimit, Login } from './login.ts'
+import { Login } from './login.ts'
 import { secretAuthenticator, userAuthenticator } from './password-login.ts'
 import { PrincipalStates, type Vouching } from './principal-states.ts'
 import { UseTimes } from './use-times.ts'
@@ -34,7 +36,7 @@ export interface AccessOptions {
   readonly isVouchedFor: Vouching
   /** Whether issuers of CI identities may be asked over plain HTTP and at private addresses. */
   readonly allowPrivateIssuers: boolean
-  readonly guesses: GuessLimit
+  readonly guesses: GuessLimitOptions
   readonly onError: (error: unknown) => void
   /** Milliseconds since 1970. */
   readonly now?: () => number
@@ -45,6 +47,8 @@ export interface OpenAccess {
   readonly authority: Authority
   readonly keys: Keys
   readonly states: PrincipalStates
+  /** Whether this is a user's password of ours, and no token in its place; judged and limited like a login. */
+  readonly confirmPassword: AdministrationContext['confirmPassword']
   /** The first administrator's password, where this start made one; it is shown once and kept nowhere. */
   readonly generatedPassword: string | undefined
   /** Whether no active user administers the registry: only its own machine can mend that. */
@@ -70,17 +74,21 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   const useTimes = new UseTimes(db, onError)
   const now = options.now ?? Date.now
   const issuers = new IssuerKeys(discovery(createIssuerFetch({ allowPrivate: options.allowPrivateIssuers })), now)
+  const guesses = new GuessLimit(options.guesses)
+  const users = userAuthenticator(db)
+  const passwords = new Login([users], guesses, audit, passwordGuess)
   const chain = [
     secretAuthenticator(db, options.isVouchedFor),
     ciAuthenticator(db, issuers, now),
     ...options.authenticators,
-    userAuthenticator(db),
+    users,
   ]
   const authority = new RowAuthority({
     db,
     keys,
     states,
-    login: new Login(chain, options.guesses, audit),
+    login: new Login(chain, guesses, audit),
+    guesses,
     audit,
     useTimes,
     foreign: options.foreign,
@@ -93,6 +101,9 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
     authority,
     keys,
     states,
+    async confirmPassword(shown, source) {
+      await passwords.prove(shown, source)
+    },
     generatedPassword,
     nobodyAdministers,
     async rotateKeys() {

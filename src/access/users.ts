@@ -1,4 +1,5 @@
-import { generatePassword, hashPassword, passwordFault, verifyPassword } from '../auth/passwords.ts'
+import { siteOf } from '../auth/network.ts'
+import { generatePassword, hashPassword, passwordFault } from '../auth/passwords.ts'
 import * as rows from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
 import {
@@ -53,7 +54,7 @@ export async function createUser(
   await requireAdmin(context.db, actor)
   const name = checkUserName(user.name)
   const password = user.password === undefined ? generatePassword() : checked(user.password)
-  const passwordHash = await hashPassword(password)
+  const passwordHash = await hashPassword(password, siteOf(actor.source.client))
   await context.db.transaction(async tx => {
     const id = await rows.insertPrincipal(tx, { kind: 'user', name, passwordHash, createdBy: actor.identity.name })
     unlessTaken(id, `user ${name}`)
@@ -93,8 +94,9 @@ export async function deleteUser(context: AdministrationContext, actor: Actor, n
 }
 
 /**
- * Sets a user's password, which ends every session of it. Users set their own by showing the current one.
- * @throws RegistryError DENIED, NOT_FOUND, INVALID.
+ * Sets a user's password, which ends every session of it. Users set their own by showing the current one; a wrong one
+ * counts like a wrong login.
+ * @throws RegistryError DENIED, NOT_FOUND, INVALID, TOOMANYREQUESTS, UNAVAILABLE.
  */
 export async function setUserPassword(
   context: AdministrationContext,
@@ -105,24 +107,35 @@ export async function setUserPassword(
   requireUnscoped(actor)
   const user = await rows.findPrincipal(db, change.name)
   const isOwn = user !== undefined && user.id === actor.identity.principalId
-  if (isOwn) {
-    const isRight = await verifyPassword(change.current ?? '', user.password_hash ?? '')
-    if (!isRight) throw new RegistryError('DENIED', { message: 'the current password is wrong' })
-  } else {
-    await requireAdmin(db, actor)
-  }
+  if (!isOwn) await requireAdmin(db, actor)
   if (user?.kind !== 'user') throw new RegistryError('NOT_FOUND', { message: `there is no user ${change.name}` })
   if (user.external_issuer !== null) {
     throw new RegistryError('INVALID', {
       message: `the password of ${user.name} stands in the ${user.external_issuer} file`,
     })
   }
-  const hash = await hashPassword(checked(change.password))
+  const password = checked(change.password)
+  if (isOwn) await requireCurrent(context, actor, { name: user.name, password: change.current ?? '' })
+  const hash = await hashPassword(password, siteOf(actor.source.client))
   await db.transaction(async tx => {
     found((await rows.setPasswordHash(tx, user.id, hash)) || undefined, `user ${change.name}`)
     await record(tx, actor, 'user.password', { user: change.name })
   })
   context.onPrincipalChanged(user.id)
+}
+
+/** @throws RegistryError DENIED where it is not the user's current password; TOOMANYREQUESTS, UNAVAILABLE. */
+async function requireCurrent(
+  { confirmPassword }: AdministrationContext,
+  { source }: Actor,
+  shown: { readonly name: string; readonly password: string },
+): Promise<void> {
+  try {
+    await confirmPassword(shown, source)
+  } catch (cause) {
+    if (!(cause instanceof RegistryError) || cause.code !== 'UNAUTHORIZED') throw cause
+    throw new RegistryError('DENIED', { message: 'the current password is wrong', cause })
+  }
 }
 
 /**

@@ -59,7 +59,7 @@ export interface Authority {
    * @throws RegistryError UNAUTHORIZED, TOOMANYREQUESTS.
    */
   login(credentials: Credentials, source: RequestSource): Promise<Proof>
-  /** The identity of a refresh token. @throws RegistryError UNAUTHORIZED. */
+  /** The identity of a refresh token. @throws RegistryError UNAUTHORIZED, TOOMANYREQUESTS. */
   refresh(refreshToken: string, source: RequestSource): Promise<Identity>
   /**
    * A token for what is both asked for and allowed, possibly nothing; with `refreshMs` also a refresh token that lives

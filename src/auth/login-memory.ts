@@ -4,14 +4,14 @@ import { LRUCache } from 'lru-cache'
 const LIMIT = 10_000
 
 /**
- * Names pairs of texts, one of them a secret, by a keyed hash whose key only this process has: memory then holds nothing
+ * Names lists of texts, the last of them a secret, by a keyed hash whose key only this process has: memory then holds nothing
  * that the secret could be guessed from elsewhere.
  */
 class SecretNames {
   readonly #key = randomBytes(32)
 
-  nameOf(text: string, secret: string): string {
-    return createHmac('sha256', this.#key).update(`${text}\0${secret}`).digest('base64')
+  nameOf(...texts: readonly string[]): string {
+    return createHmac('sha256', this.#key).update(JSON.stringify(texts)).digest('base64')
   }
 }
 
@@ -39,8 +39,9 @@ export class SharedChecks<T> {
   readonly #names = new SecretNames()
   readonly #running = new Map<string, Promise<T>>()
 
-  async get(name: string, password: string, check: () => Promise<T>): Promise<T> {
-    const key = this.#names.nameOf(name, password)
+  /** @param names what the password is shown for, by which those who ask the same are known */
+  async get(names: readonly string[], password: string, check: () => Promise<T>): Promise<T> {
+    const key = this.#names.nameOf(...names, password)
     let running = this.#running.get(key)
     if (running === undefined) {
       running = check().finally(() => this.#running.delete(key))

@@ -29,7 +29,12 @@ before(async () => {
   path = join(directory, 'htpasswd')
   await put(`alice:${OLD}\nBob:${OLD}\nadmin:${NEW}\ncarol:${OLD}\n`)
   await symlink('data/htpasswd', path)
-  server = await startAccessServer({ BERTH_AUTH_HTPASSWD: path })
+  server = await startAccessServer({
+    BERTH_AUTH_HTPASSWD: path,
+    // These tests try a password until it is right.
+    BERTH_AUTH_GUESSES_PER_ACCOUNT: '10000',
+    BERTH_AUTH_GUESSES_PER_ADDRESS: '100000',
+  })
 })
 
 after(async () => {

@@ -2,15 +2,16 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { AuditTrail } from '../../src/access/audit-trail.ts'
 import type { Authenticator } from '../../src/access/authenticator.ts'
-import { createGuessLimit } from '../../src/access/guess-limit.ts'
+import { GuessLimit } from '../../src/access/guess-limit.ts'
 import { Login } from '../../src/access/login.ts'
+import { TurnsTaken } from '../../src/auth/turns.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 
 const SOURCE = { client: '192.0.2.1', requestId: 'r' }
 const NO_AUDIT = { add: () => undefined } as unknown as AuditTrail
 
 function loginWith(check: Authenticator['check']): Login {
-  const guesses = createGuessLimit({ perAccount: 3, perClient: 100, windowSeconds: 600 })
+  const guesses = new GuessLimit({ perAccount: 3, perClient: 100, windowSeconds: 600 })
   return new Login([{ name: 'test', check }], guesses, NO_AUDIT)
 }
 
@@ -63,13 +64,37 @@ test('a login that could not be judged does not count as a wrong guess', async (
   assert.equal(await codeOf(login.prove({ name: 'alice', password: 'right' }, SOURCE)), 'ok')
 })
 
-test('who is held off fills no memory with names he tries (CWE-770)', async () => {
-  const guesses = createGuessLimit({ perAccount: 1, perClient: 1, windowSeconds: 600 })
-  const client = '192.0.2.1'
-  assert.equal(await guesses.begin('a', client), undefined)
-  assert.ok(((await guesses.begin('b', client)) ?? 0) > 0)
-  // Two guesses less of this client, none of them for b: so b is only held off if its name was counted.
-  await guesses.forget('c', client)
-  await guesses.forget('c', client)
-  assert.equal(await guesses.begin('b', client), undefined)
+test('those who show the same at the same time share one check, and each is under the limit of its own address', async () => {
+  const gate = Promise.withResolvers<void>()
+  let judged = 0
+  const login = loginWith(async ({ password }) => {
+    if (password !== 'right') return { refused: 'wrong password' }
+    judged += 1
+    await gate.promise
+    return { identity: { kind: 'user', name: 'alice' } }
+  })
+  const from = (client: string, password: string): Promise<string> =>
+    codeOf(login.prove({ name: 'alice', password }, { client, requestId: 'r' }))
+  for (const index of many(3)) assert.equal(await from('192.0.2.1', `guess ${index}`), 'UNAUTHORIZED')
+  const all = Promise.all(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.2'].map(client => from(client, 'right')))
+  gate.resolve()
+  assert.deepEqual(await all, ['TOOMANYREQUESTS', 'ok', 'ok', 'ok'])
+  assert.equal(judged, 1)
+})
+
+test('that there is no room for the check of one address refuses no other that shows the same (CWE-400)', async () => {
+  const gate = Promise.withResolvers<void>()
+  const busy = new RegistryError('UNAVAILABLE', { cause: new TurnsTaken() })
+  const login = loginWith(async (_shown, { client }) => {
+    await gate.promise
+    if (client === '192.0.2.1') throw busy
+    return { identity: { kind: 'user', name: 'alice' } }
+  })
+  const all = Promise.all(
+    ['192.0.2.1', '192.0.2.2'].map(client =>
+      codeOf(login.prove({ name: 'alice', password: 'right' }, { client, requestId: 'r' })),
+    ),
+  )
+  gate.resolve()
+  assert.deepEqual(await all, ['UNAVAILABLE', 'ok'])
 })

@@ -1,5 +1,4 @@
 import { createAdministration } from '../../src/access/administration.ts'
-import { createGuessLimit } from '../../src/access/guess-limit.ts'
 import type { KeyLifetimes } from '../../src/access/keys.ts'
 import { openAccess } from '../../src/access/open.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
@@ -43,7 +42,7 @@ export async function startAccessApp(options: { readonly allowPrivateIssuers?: b
         isVouchedFor: () => true,
         foreign: { verify: () => Promise.resolve(undefined) },
         allowPrivateIssuers: options.allowPrivateIssuers ?? false,
-        guesses: createGuessLimit({ perAccount: 10, perClient: 100, windowSeconds: 300 }),
+        guesses: { perAccount: 10, perClient: 100, windowSeconds: 300 },
         onError: error => {
           throw error
         },
@@ -59,6 +58,7 @@ export async function startAccessApp(options: { readonly allowPrivateIssuers?: b
           adopt: async () => undefined,
         },
         keyLifetimes: KEY_LIFETIMES,
+        confirmPassword: access.confirmPassword,
         onPrincipalChanged: id => access.states.forget(id),
         onKeysChanged: () => access.keys.refresh(),
         onWorkRequested: () => undefined,

@@ -20,6 +20,7 @@ export function withAdministration(db: Database): Administration {
     db,
     isOpen: true,
     keyLifetimes: { rotationMs: 1, longestTokenMs: 1 },
+    confirmPassword: async () => undefined,
     onPrincipalChanged: () => undefined,
     onKeysChanged: () => undefined,
     onWorkRequested: () => undefined,
