@@ -62,7 +62,10 @@ export const truth = z.union(
   'must be true or false',
 )
 export const text = z.string('must be text').min(1, { error: 'must not be empty', abort: true })
-export const origin = text.regex(/^https?:\/\/[^/?#]+\/?$/, 'must be like https://s3.example.com:9000, without a path')
+export const origin = text
+  .regex(/^https?:\/\/[^/?#]+\/?$/, 'must be like https://s3.example.com:9000, without a path')
+  // It is named in logs and errors.
+  .refine(value => !value.includes('@'), 'must hold no user and password: they have settings of their own')
 
 /** A list, as text with commas or as a list. */
 const list = (valid: string) =>

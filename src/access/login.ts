@@ -2,6 +2,7 @@ import type { RequestSource } from '../auth/authority.ts'
 import { SharedChecks } from '../auth/login-memory.ts'
 import { networkOf } from '../auth/network.ts'
 import { isBusy } from '../auth/passwords.ts'
+import { isLikeSecret } from '../auth/secrets.ts'
 import { readToken } from '../auth/tokens.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { isStorable } from '../oci/text.ts'
@@ -49,7 +50,7 @@ export class Login {
     this.#audit.add({
       kind: 'login',
       outcome: 'refused',
-      actor: shown.name,
+      actor: isToken(shown.name) ? 'a token in place of a name' : shown.name,
       client: source.client,
       requestId: source.requestId,
       detail: { reason: verdict?.refused ?? 'unknown name or wrong password' },
@@ -106,6 +107,11 @@ export class Login {
     }
     return undefined
   }
+}
+
+/** Some show a token as the name, as GitHub takes it. */
+function isToken(name: string): boolean {
+  return isLikeSecret(name) || readToken(name) !== undefined
 }
 
 function wrong(message = 'wrong name or password'): RegistryError {

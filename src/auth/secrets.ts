@@ -31,6 +31,11 @@ export function secretKind(text: string): SecretKind | undefined {
   return (Object.keys(PREFIX) as SecretKind[]).find(kind => PREFIX[kind] === match[1])
 }
 
+/** Whether a text is meant as a secret of ours, also where it is cut short or mistyped: it must be recorded nowhere. */
+export function isLikeSecret(text: string): boolean {
+  return Object.values(PREFIX).some(prefix => text.startsWith(prefix))
+}
+
 /** The hash a secret is kept and found by. It has too much entropy to be guessed, so a plain hash is enough. */
 export function hashSecret(text: string): Buffer {
   return createHash('sha256').update(text).digest()
