@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import bcrypt from 'bcrypt'
-import { hashPassword, verifyPassword } from '../../src/auth/passwords.ts'
+import { hashPassword, isBusy, verifyPassword } from '../../src/auth/passwords.ts'
+import { RegistryError } from '../../src/oci/errors.ts'
 
 const PASSWORD = 'correct horse battery staple'
 
@@ -38,3 +39,25 @@ for (const [kind, makeHash] of [
     assert.ok(verifiedBefore < 16, `${verifiedBefore} passwords were verified before the file was read`)
   })
 }
+
+test('who has most passwords waiting is refused the newest with 503 and Retry-After, and nobody else is (RFC 9110 section 15.6.4)', async () => {
+  const hash = await bcrypt.hash(PASSWORD, 4)
+  const outcomes = async (party: string, count: number): Promise<readonly (boolean | undefined)[]> =>
+    await Promise.all(
+      Array.from({ length: count }, async () => {
+        try {
+          return await verifyPassword(PASSWORD, hash, party)
+        } catch (error) {
+          assert.ok(error instanceof RegistryError && isBusy(error))
+          assert.equal(error.status, 503)
+          assert.match(error.headers['Retry-After'] ?? '', /^[1-9]\d*$/)
+          return undefined
+        }
+      }),
+    )
+  const [stranger, alice] = await Promise.all([outcomes('stranger', 400), outcomes('alice', 20)])
+  assert.deepEqual(new Set(alice), new Set([true]))
+  // Two ran, and of 256 that waited twenty gave way.
+  assert.equal(stranger.filter(outcome => outcome === true).length, 2 + 256 - 20)
+  assert.equal(isBusy(new RegistryError('UNAVAILABLE')), false)
+})
