@@ -14,8 +14,8 @@ export interface GuessLimitOptions {
 }
 
 /**
- * Something shown that may be right. A `secret` is one of ours by its form and checksum: nobody can guess one, so wrong
- * ones are limited only for what they cost, and apart from everything that can be guessed.
+ * Something shown that may be right. A `secret` is one of ours by its form and checksum, or a signed token: nobody can
+ * guess one, so wrong ones are limited only for what they cost, and apart from everything that can be guessed.
  */
 export interface Guess {
   readonly kind: 'password' | 'secret'
@@ -32,8 +32,10 @@ export interface Guess {
 export function loginGuess(shown: { readonly name: string; readonly password: string }, client: string): Guess {
   const { name, password } = shown
   const kind = secretKind(password)
-  if (kind === 'pat' || kind === 'robot') return { kind: 'secret', account: digestOf(password), client }
-  return { kind: 'password', account: readToken(password) === undefined ? name : digestOf(password), client }
+  const isSecret = kind === 'pat' || kind === 'robot' || readToken(password) !== undefined
+  return isSecret
+    ? { kind: 'secret', account: digestOf(password), client }
+    : { kind: 'password', account: name, client }
 }
 
 /** The guess that is a password whatever it looks like, because nothing else would be right. */

@@ -63,8 +63,8 @@ export class Login {
     const guess = this.#guessOf(shown, source.client)
     const judgedAsGuess = async (judge: () => Promise<Verdict>): Promise<Verdict> =>
       await this.#guesses.judge(guess, judge, verdict => verdict !== undefined && 'identity' in verdict)
-    // An identity token may be good for one use: no two requests share what it proved. A secret costs little.
-    if (guess.kind === 'secret' || readToken(password) !== undefined) {
+    // An identity token may be good for one use: no two requests share what it proved.
+    if (guess.kind === 'secret') {
       return await judgedAsGuess(() => this.#judge(shown, source))
     }
     // Before anything is recalled: or who is held off could go on guessing a password that its owner has just shown.

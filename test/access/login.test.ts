@@ -4,6 +4,7 @@ import type { AuditTrail } from '../../src/access/audit-trail.ts'
 import type { Authenticator } from '../../src/access/authenticator.ts'
 import { GuessLimit } from '../../src/access/guess-limit.ts'
 import { Login } from '../../src/access/login.ts'
+import { makeSecret } from '../../src/auth/secrets.ts'
 import { TurnsTaken } from '../../src/auth/turns.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 
@@ -97,4 +98,21 @@ test('that there is no room for the check of one address refuses no other that s
   )
   gate.resolve()
   assert.deepEqual(await all, ['UNAVAILABLE', 'ok'])
+})
+
+test('a token is judged while its address is held off for passwords: nobody guesses one (RFC 6749 section 10.10)', async () => {
+  const encode = (part: object): string => Buffer.from(JSON.stringify(part)).toString('base64url')
+  const identityToken = `${encode({ alg: 'RS256', kid: 'k' })}.${encode({ iss: 'https://ci.example' })}.c2ln`
+  const rights = [makeSecret('pat').text, makeSecret('robot').text, identityToken]
+  const login = loginWith(async ({ password }) =>
+    rights.includes(password) ? { identity: { kind: 'user', name: 'alice' } } : { refused: 'wrong password' },
+  )
+  const shows = (name: string, password: string): Promise<string> => codeOf(login.prove({ name, password }, SOURCE))
+  for (const index of many(100)) await shows(`stranger${index}`, 'guess')
+  assert.equal(await shows('alice', 'guess'), 'TOOMANYREQUESTS')
+  for (const right of rights) assert.equal(await shows('alice', right), 'ok')
+  // What only looks like one may be a password.
+  for (const other of [makeSecret('refresh').text, `${rights[0]}x`, 'berth_pat_']) {
+    assert.equal(await shows('alice', other), 'TOOMANYREQUESTS')
+  }
 })
