@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type ConfigFault, type Environment, firstLine } from './config-sources.ts'
 import { knownUpstream } from './known-upstreams.ts'
-import type { UpstreamSettings } from './mirror-settings.ts'
+import { type UpstreamSettings, namespacesOf } from './mirror-settings.ts'
 
 /** A mirror as it is set, with what its files hold. */
 export interface MirrorConfig {
@@ -15,6 +15,7 @@ export interface MirrorConfig {
   readonly defaultTtlMs: number
   readonly offline: boolean
   readonly keepsDeleted: boolean
+  /** In lower case. */
   readonly namespaces: readonly string[]
   readonly hosts: readonly string[]
   readonly trustedHosts: readonly string[]
@@ -23,7 +24,14 @@ export interface MirrorConfig {
   readonly allowPrivate: boolean
   /** PEM. */
   readonly ca: string | undefined
-  readonly proxy: string | undefined
+  readonly proxies: ProxyConfig
+}
+
+/** URLs of HTTP proxies by the scheme of what is asked, and the entries of `NO_PROXY`. */
+export interface ProxyConfig {
+  readonly http: string | undefined
+  readonly https: string | undefined
+  readonly without: readonly string[]
 }
 
 const DEFAULT_TTL_MS = 5 * 60_000
@@ -35,9 +43,9 @@ export function mirrorsOf(
   cwd: string,
   faults: ConfigFault[],
 ): MirrorConfig[] {
+  const proxies = Object.keys(all).length === 0 ? NO_PROXIES : proxiesOf(env, faults)
   return Object.entries(all).map(([prefix, settings]) => {
-    const { hostname, host } = new URL(settings.url)
-    const known = knownUpstream(host)
+    const known = knownUpstream(new URL(settings.url).host)
     const read = (key: 'passwordFile' | 'ca'): string | undefined => {
       const file = settings[key]
       try {
@@ -59,26 +67,32 @@ export function mirrorsOf(
       defaultTtlMs: settings.tagTtl ?? DEFAULT_TTL_MS,
       offline: settings.offline ?? false,
       keepsDeleted: settings.keepDeletedTags ?? false,
-      namespaces: settings.namespaces ?? known.namespaces,
+      namespaces: namespacesOf(settings),
       hosts: settings.hosts ?? [],
       trustedHosts: settings.trustedHosts ?? [],
       contentHosts: known.contentHosts,
       defaultNamespace: known.defaultNamespace,
       allowPrivate: settings.allowPrivate ?? false,
       ca: read('ca'),
-      proxy: settings.proxy ?? proxyOf(env, hostname),
+      proxies: settings.proxy === undefined ? proxies : { http: settings.proxy, https: settings.proxy, without: [] },
     }
   })
 }
 
-/** The proxy that the environment names for HTTPS, unless it names the host as one to reach without it. */
-function proxyOf(env: Environment, host: string): string | undefined {
-  const proxy = env['HTTPS_PROXY'] || env['https_proxy']
-  if (!proxy) return undefined
-  const without = (env['NO_PROXY'] || env['no_proxy'] || '').split(',').map(name => name.trim().toLowerCase())
-  const isWithout = without.some(name => {
-    const domain = name.replace(/^\*?\.?/, '')
-    return name === '*' || (domain !== '' && (host === domain || host.endsWith(`.${domain}`)))
-  })
-  return isWithout ? undefined : proxy
+const NO_PROXIES: ProxyConfig = { http: undefined, https: undefined, without: [] }
+
+/** The proxies that the environment names, in capitals or not. */
+function proxiesOf(env: Environment, faults: ConfigFault[]): ProxyConfig {
+  const proxy = (name: string): string | undefined => {
+    const variable = env[name] ? name : name.toLowerCase()
+    const value = env[variable]
+    if (!value) return undefined
+    // Everybody else takes one without a scheme.
+    const url = URL.parse(value.includes('://') ? value : `http://${value}`)
+    if (url !== null && /^https?:$/.test(url.protocol) && url.hostname !== '') return url.href
+    faults.push({ path: variable, message: 'must be the URL of an HTTP proxy such as http://proxy.example:3128' })
+    return undefined
+  }
+  const without = (env['NO_PROXY'] || env['no_proxy'] || '').split(/[,\s]+/).filter(entry => entry !== '')
+  return { http: proxy('HTTP_PROXY'), https: proxy('HTTPS_PROXY'), without }
 }

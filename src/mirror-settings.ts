@@ -1,10 +1,11 @@
 import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
+import { knownUpstream } from './known-upstreams.ts'
 import { tagPatternFault } from './oci/tag-pattern.ts'
 import { EVER, duration, text, truth } from './setting-values.ts'
 
 const url = z
-  .url({ protocol: /^https?$/, error: 'must be a URL such as https://registry-1.docker.io' })
+  .url({ protocol: /^https?$/, error: 'must be a URL such as https://registry-1.docker.io', abort: true })
   .refine(value => new URL(value).username === '', 'must not hold credentials: username and passwordFile do')
 const host = text.regex(/^(?:\*\.)?[a-z0-9.:-]+$/i, 'must be a host name, or *. and a domain')
 const pattern = text.regex(/^[a-z0-9._*/-]+$/, 'must be a repository pattern such as library/* or team/**')
@@ -36,9 +37,7 @@ const upstream = z.strictObject({
   trustedHosts: z.array(host).optional().describe('Where the upstream may send us, besides its own domain.'),
   allowPrivate: truth.optional().describe('Whether it may be at, or lead to, addresses of our own network.'),
   ca: text.optional().describe('A PEM file of authorities to trust in place of the usual ones.'),
-  proxy: url
-    .optional()
-    .describe('An HTTP proxy to go through, in place of HTTPS_PROXY; `NO_PROXY` counts for that one only.'),
+  proxy: url.optional().describe('An HTTP proxy for everything, in place of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.'),
 })
 
 /** What is set for one upstream; durations in milliseconds. */
@@ -60,12 +59,33 @@ export const upstreams = z
         context.addIssue(`${prefix}: set password or passwordFile, not both`)
       }
     }
-    for (const key of ['namespaces', 'hosts'] as const) {
-      const names = Object.values(all).flatMap(settings => settings[key] ?? [])
-      const twice = names.find((name, index) => names.indexOf(name) !== index)
-      if (twice !== undefined) context.addIssue(`${twice} is among the ${key} of two mirrors`)
+    for (const [what, namesOf] of [
+      ['namespaces', namespacesOf],
+      ['hosts', hostsOf],
+    ] as const) {
+      const taken = new Map<string, string>()
+      for (const prefix of prefixes) {
+        for (const name of new Set(all[prefix] === undefined ? [] : namesOf(all[prefix]))) {
+          const other = taken.get(name)
+          taken.set(name, prefix)
+          if (other === undefined) continue
+          context.addIssue(
+            `${name} would be among the ${what} of ${other} and ${prefix}: set ${what} of one of them to others, or to []`,
+          )
+        }
+      }
     }
   })
+
+/** What clients say in `?ns=` for an upstream, in lower case; without being set what they call it anyway. */
+export function namespacesOf({ namespaces, url: upstreamUrl }: UpstreamSettings): string[] {
+  const known = URL.parse(upstreamUrl)
+  return (namespaces ?? (known === null ? [] : knownUpstream(known.host).namespaces)).map(name => name.toLowerCase())
+}
+
+function hostsOf({ hosts = [] }: UpstreamSettings): string[] {
+  return hosts.map(name => name.toLowerCase())
+}
 
 function readText(value: unknown): unknown {
   if (typeof value !== 'string') return value

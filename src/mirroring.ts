@@ -97,7 +97,7 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
       documentMaxBytes,
       allowPrivate: config.allowPrivate,
       ...(config.ca === undefined ? {} : { ca: [config.ca] }),
-      ...(config.proxy === undefined ? {} : { proxy: config.proxy }),
+      proxies: config.proxies,
     },
     defaultNamespace: config.defaultNamespace,
     allows: repository => matches(allow, repository) && !matches(deny, repository),

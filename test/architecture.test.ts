@@ -33,7 +33,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'version.ts': [],
   'settings.ts': ['access-settings.ts', 'setting-values.ts', 'mirror-settings.ts', 'storage-settings.ts'],
   'storage-settings.ts': ['setting-values.ts'],
-  'mirror-settings.ts': ['setting-values.ts', 'oci'],
+  'mirror-settings.ts': ['known-upstreams.ts', 'setting-values.ts', 'oci'],
   'access-settings.ts': ['setting-values.ts'],
   'config-checks.ts': ['config-sources.ts', 'settings.ts'],
   'known-upstreams.ts': [],

@@ -1,5 +1,6 @@
 import { Agent, type Dispatcher, ProxyAgent, request } from 'undici'
 import { isPrivateHost, publicLookup } from '../public-address.ts'
+import { type Proxies, proxyFor } from './proxies.ts'
 import { UpstreamFailure } from './upstream-failure.ts'
 
 const CONNECT_MS = 10_000
@@ -14,8 +15,8 @@ export interface TransportOptions {
   readonly allowPrivate: boolean
   /** Certificate authorities (PEM) to trust besides the usual ones. */
   readonly ca?: readonly string[]
-  /** An HTTP proxy to go through; it resolves names itself, so addresses are its concern then. */
-  readonly proxy?: string
+  /** HTTP proxies to go through; they resolve names themselves, so addresses are their concern then. */
+  readonly proxies?: Proxies
 }
 
 /** An answer whose body has not been read; whoever has it reads it, dumps it or destroys it. */
@@ -36,24 +37,30 @@ export interface Ask {
 }
 
 /** Opens connections of one upstream. */
-export function openTransport({ allowPrivate, ca, proxy }: TransportOptions): Transport {
-  const isGuarded = !allowPrivate && proxy === undefined
-  const connect = {
-    timeout: CONNECT_MS,
-    ...(ca === undefined ? {} : { ca: [...ca] }),
-    ...(isGuarded ? { lookup: publicLookup } : {}),
-  }
+export function openTransport({ allowPrivate, ca, proxies = { without: [] } }: TransportOptions): Transport {
+  const trusted = ca === undefined ? {} : { ca: [...ca] }
   const limits = { headersTimeout: HEADERS_MS, bodyTimeout: BODY_IDLE_MS }
-  const dispatcher =
-    proxy === undefined
-      ? new Agent({ ...limits, connect })
-      : new ProxyAgent({ ...limits, uri: proxy, ...(ca === undefined ? {} : { requestTls: { ca: [...ca] } }) })
+  const direct = new Agent({
+    ...limits,
+    connect: { timeout: CONNECT_MS, ...trusted, ...(allowPrivate ? {} : { lookup: publicLookup }) },
+  })
+  const proxied = new Map<string, ProxyAgent>()
+  const dispatcherFor = (url: URL): Dispatcher => {
+    const uri = proxyFor(url, proxies)
+    if (uri === undefined) return direct
+    const known = proxied.get(uri)
+    if (known !== undefined) return known
+    // A tunnel for HTTPS only: proxies refuse to make one to other ports than 443.
+    const agent = new ProxyAgent({ ...limits, uri, proxyTunnel: false, requestTls: trusted })
+    proxied.set(uri, agent)
+    return agent
+  }
   return {
     async send(method, url, ask) {
       if (!allowPrivate && isPrivateHost(url)) throw privateFault(url)
       try {
         return await request(url, {
-          dispatcher,
+          dispatcher: dispatcherFor(url),
           method,
           headers: { 'User-Agent': 'berth', ...ask.headers },
           ...(ask.body === undefined ? {} : { body: ask.body }),
@@ -64,7 +71,7 @@ export function openTransport({ allowPrivate, ca, proxy }: TransportOptions): Tr
       }
     },
     async close() {
-      await dispatcher.destroy()
+      await Promise.all([direct, ...proxied.values()].map(agent => agent.destroy()))
     },
   }
 }
