@@ -12,70 +12,112 @@ export interface BackOff {
 
 export const BACK_OFF: BackOff = { failures: 3, firstMs: 1_000, mostMs: 60_000, limitedMs: 30_000 }
 
+/** Asked; so many failures in a row. */
+interface Open {
+  readonly state: 'open'
+  readonly failures: number
+}
+
+/** Left alone until then; one request tries after that, and while it does `isProbing`. */
+interface Closed {
+  readonly state: 'closed'
+  readonly until: number
+  readonly isProbing: boolean
+  /** Pauses in a row, this one included. */
+  readonly pauses: number
+  readonly failure: UpstreamFailure
+}
+
 /**
- * Whether an upstream is worth asking. After several failures in a row, or one "too many requests", it is not asked for
- * a while; then one request tries, and what comes of it decides for all. Each process finds out for itself.
+ * Whether an upstream is worth asking: a circuit breaker. Open, it is asked; after several failures in a row, or one "too
+ * many requests", it is closed for a while and nothing is asked; then one request tries, and what comes of it decides for
+ * all. What was asked before it was closed decides nothing any more, except that "too many requests" always closes it and
+ * never shortens a pause. Each process finds out for itself.
  */
 export class UpstreamHealth {
   readonly #backOff: BackOff
   readonly #now: () => number
-  #failures = 0
-  #closedUntil = 0
-  #isProbing = false
-  #last: UpstreamFailure | undefined
+  #is: Open | Closed = { state: 'open', failures: 0 }
+  /** Counts closings, probes and openings: by it an answer is known to be to a question of before. */
+  #era = 0
 
   constructor(backOff: BackOff = BACK_OFF, now: () => number = () => performance.now()) {
     this.#backOff = backOff
     this.#now = now
   }
 
-  /** The failure for which nothing is asked now. */
+  /** The failure for which nothing is asked now; its `Retry-After` is what is left of the pause. */
   get closed(): UpstreamFailure | undefined {
-    return this.#closedUntil > this.#now() || this.#isProbing ? this.#last : undefined
+    if (this.#is.state === 'open') return undefined
+    const { until, isProbing, failure } = this.#is
+    const leftMs = until - this.#now()
+    if (leftMs <= 0 && !isProbing) return undefined
+    const retryAfter = String(Math.max(Math.ceil(leftMs / 1000), 1))
+    return new UpstreamFailure(failure.kind, failure.message, { retryAfter, cause: failure })
   }
 
   /** Asks, unless the upstream is left alone. @throws UpstreamFailure the last one again, or that of `ask` */
   async run<T>(ask: () => Promise<T>): Promise<T> {
     const { closed } = this
-    if (closed !== undefined) {
-      throw new UpstreamFailure(closed.kind, closed.message, { ...retryOf(closed), cause: closed })
-    }
-    const probes = this.#closedUntil > 0
-    this.#isProbing = probes
+    if (closed !== undefined) throw closed
+    if (this.#is.state === 'closed') this.#become({ ...this.#is, isProbing: true })
+    const era = this.#era
     try {
       const answer = await ask()
-      this.#recover()
+      this.#answered(era)
       return answer
     } catch (error) {
       // An answer, whatever it says, comes from an upstream that works.
-      if (!(error instanceof UpstreamFailure)) throw error
-      if (error.kind === 'failed' || error.kind === 'limited') this.#note(error)
-      else this.#recover()
+      if (!(error instanceof UpstreamFailure)) this.#abandoned(era)
+      else if (error.kind === 'limited') this.#limited(error)
+      else if (error.kind === 'failed') this.#failed(era, error)
+      else this.#answered(era)
       throw error
-    } finally {
-      if (probes) this.#isProbing = false
     }
   }
 
-  #recover(): void {
-    this.#failures = 0
-    this.#closedUntil = 0
-    this.#last = undefined
+  #become(state: Open | Closed): void {
+    this.#is = state
+    this.#era += 1
   }
 
-  #note(failure: UpstreamFailure): void {
-    this.#failures += 1
-    this.#last = failure
-    const { failures, firstMs, mostMs, limitedMs } = this.#backOff
-    const over = this.#failures - failures
-    const pause = Math.min(firstMs * 2 ** Math.max(over, 0), mostMs)
-    if (failure.kind === 'limited') this.#closedUntil = this.#now() + (retryAfterMs(failure.retryAfter) ?? limitedMs)
-    else if (over >= 0) this.#closedUntil = this.#now() + pause
+  #answered(era: number): void {
+    if (era !== this.#era) return
+    if (this.#is.state === 'closed') this.#become({ state: 'open', failures: 0 })
+    else this.#is = { state: 'open', failures: 0 }
   }
-}
 
-function retryOf({ retryAfter }: UpstreamFailure): { retryAfter?: string } {
-  return retryAfter === undefined ? {} : { retryAfter }
+  /** A probe that told nothing about the upstream: the next request is one. */
+  #abandoned(era: number): void {
+    if (era === this.#era && this.#is.state === 'closed') this.#become({ ...this.#is, isProbing: false })
+  }
+
+  #failed(era: number, failure: UpstreamFailure): void {
+    if (era !== this.#era) return
+    const { failures, firstMs, mostMs } = this.#backOff
+    if (this.#is.state === 'open' && this.#is.failures + 1 < failures) {
+      this.#is = { state: 'open', failures: this.#is.failures + 1 }
+      return
+    }
+    const pauses = this.#pauses
+    const asked = Math.min(retryAfterMs(failure.retryAfter) ?? 0, mostMs)
+    this.#close(Math.max(Math.min(firstMs * 2 ** pauses, mostMs), asked), failure)
+  }
+
+  #limited(failure: UpstreamFailure): void {
+    const { firstMs, limitedMs } = this.#backOff
+    this.#close(Math.max(retryAfterMs(failure.retryAfter) ?? limitedMs, firstMs), failure)
+  }
+
+  #close(pauseMs: number, failure: UpstreamFailure): void {
+    const until = this.#now() + pauseMs
+    if (this.#is.state === 'closed' && this.#is.until > until) return
+    this.#become({ state: 'closed', until, isProbing: false, pauses: this.#pauses + 1, failure })
+  }
+
+  get #pauses(): number {
+    return this.#is.state === 'closed' ? this.#is.pauses : 0
+  }
 }
 
 const MOST_RETRY_MS = 60 * 60_000
