@@ -67,10 +67,7 @@ export async function openMirrors(
   })
   return {
     registry: createMirroredRegistry({ mirrors, own, copies, manifests, blobs }),
-    addressing: {
-      namespaces: new Map(upstreams.flatMap(({ namespaces, prefix }) => namespaces.map(name => [name, prefix]))),
-      hosts: new Map(upstreams.flatMap(({ hosts, prefix }) => hosts.map(host => [host.toLowerCase(), prefix]))),
-    },
+    addressing: addressingOf(upstreams),
     jobs: [
       {
         name: 'expire mirrored tags',
@@ -80,6 +77,16 @@ export async function openMirrors(
         },
       },
     ],
+  }
+}
+
+function addressingOf(upstreams: readonly MirrorConfig[]): Addressing {
+  const namespaces = new Map(upstreams.flatMap(mirror => mirror.namespaces.map(name => [name, mirror])))
+  const hosts = new Map(upstreams.flatMap(mirror => mirror.hosts.map(host => [host.toLowerCase(), mirror])))
+  return {
+    byNamespace: namespace => namespaces.get(namespace),
+    byHost: host => hosts.get(host),
+    byName: name => upstreams.find(({ prefix }) => name.startsWith(`${prefix}/`)),
   }
 }
 

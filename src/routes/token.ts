@@ -2,7 +2,8 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import type { Authority, IssuedToken } from '../auth/authority.ts'
 import { parseAuthorization } from '../auth/challenge.ts'
-import { parseScopes, scopeText } from '../auth/scope.ts'
+import { type Scope, parseScopes, scopeText } from '../auth/scope.ts'
+import { scopeNamesOf } from '../middleware/addressing.ts'
 import { sourceOf } from '../middleware/gate.ts'
 import { json, queryValue, queryValues, readForm } from './params.ts'
 import { tokenRefusals, unknownGrant } from './token-refusals.ts'
@@ -16,13 +17,13 @@ export function tokenRoutes(router: Router, authority: Authority): void {
   router.get('/token', refusals, async ctx => {
     const { identity, refreshMs } = await authority.login(parseAuthorization(ctx.get('Authorization')), sourceOf(ctx))
     const offline = queryValue(ctx, 'offline_token') === 'true'
-    const scopes = parseScopes(queryValues(ctx, 'scope'))
+    const scopes = scopesOf(ctx, queryValues(ctx, 'scope'))
     present(ctx, await authority.issue(identity, scopes, offline ? refreshMs : undefined, sourceOf(ctx)))
   })
 
   router.post('/token', refusals, async ctx => {
     const form = await readForm(ctx, MAX_FORM_BYTES)
-    const scopes = parseScopes(form.getAll('scope'))
+    const scopes = scopesOf(ctx, form.getAll('scope'))
     const source = sourceOf(ctx)
     switch (form.get('grant_type')) {
       case 'password': {
@@ -48,6 +49,13 @@ export function tokenRoutes(router: Router, authority: Authority): void {
     json(ctx, await authority.keySet())
     ctx.set('Cache-Control', 'public, max-age=300')
   })
+}
+
+/** The scopes that are asked for, by the names that the repositories have here. */
+function scopesOf(ctx: Context, values: readonly string[]): Scope[] {
+  return parseScopes(values).flatMap(scope =>
+    scope.type === 'repository' ? scopeNamesOf(ctx, scope.name).map(name => ({ ...scope, name })) : [scope],
+  )
 }
 
 function present(ctx: Context, issued: IssuedToken): void {
