@@ -1,4 +1,5 @@
 import { type Digest, tryParseDigest } from '../oci/digest.ts'
+import { RegistryError } from '../oci/errors.ts'
 import { OCI_INDEX } from '../oci/media-types.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { Caller } from '../registry/context.ts'
@@ -15,8 +16,10 @@ const MOST_PAGES = 50
 const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/
 
 /**
- * Tags as the upstream lists them now; where it does not answer, those that are here: distribution-spec, "Listing Tags".
- * @throws RegistryError NAME_UNKNOWN; what the upstream's failure means where nothing is here either.
+ * Tags as the upstream lists them now; where it does not answer or is not asked, those that are here, with a warning:
+ * distribution-spec, "Listing Tags".
+ * @throws RegistryError NAME_UNKNOWN; where nothing is here what the upstream's failure means: an empty list would say that
+ * there are none.
  */
 export async function mirroredTags(
   mirror: Mirror,
@@ -27,15 +30,25 @@ export async function mirroredTags(
   caller: Caller,
 ): Promise<Page<string>> {
   const repository = mirror.upstreamName(name)
-  if (mirror.options.offline) return await copies.listTags(name, last, limit, caller)
+  if (limit === 0) return { items: [] }
+  const here = async (failure: UpstreamFailure): Promise<Page<string>> => {
+    try {
+      const page = await copies.listTags(name, last, limit, caller)
+      const isKnown = page.items.length > 0 || (await copies.listTags(name, '', 1, caller)).items.length > 0
+      if (isKnown) return incomplete(page, failure)
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.code !== 'NAME_UNKNOWN') throw error
+    }
+    throw refusalOf(failure, 'NAME_UNKNOWN')
+  }
+  if (mirror.options.offline) return await here(offline(mirror))
   try {
-    if (limit === 0) return { items: [] }
     const query = new URLSearchParams({ n: String(limit) })
     if (last !== '') query.set('last', last)
     const { json, next } = await asked(mirror, signal =>
       mirror.upstream.document(repository, 'tags/list', query, signal),
     )
-    const listed = arrayOf(json, 'tags').filter(tag => typeof tag === 'string' && TAG.test(tag)) as string[]
+    const listed = arrayOf(mirror, json, 'tags').filter(tag => typeof tag === 'string' && TAG.test(tag)) as string[]
     // Some upstreams know neither n nor last: they list everything, in the order they like, or the same page again.
     const knowsLast = next?.has('last') === true
     const after = knowsLast ? listed : listed.toSorted(byBytes).filter(tag => last === '' || byBytes(tag, last) > 0)
@@ -45,12 +58,17 @@ export async function mirroredTags(
     return end === undefined ? { items } : { items, next: end }
   } catch (error) {
     if (!(error instanceof UpstreamFailure) || error.kind === 'absent') throw refusalOf(error, 'NAME_UNKNOWN')
-    try {
-      return await copies.listTags(name, last, limit, caller)
-    } catch {
-      throw refusalOf(error, 'NAME_UNKNOWN')
-    }
+    return await here(error)
   }
+}
+
+/** A list of what is here, which need not be all that the upstream has. */
+function incomplete<T>(page: Page<T>, { message }: UpstreamFailure): Page<T> {
+  return { ...page, warnings: [`this is what is here and may not be all: ${message}`] }
+}
+
+function offline({ upstream }: Mirror): UpstreamFailure {
+  return new UpstreamFailure('failed', `the mirror is offline and does not ask ${upstream.host}`)
 }
 
 /** What a referrers list is asked for. */
@@ -61,8 +79,9 @@ export interface ReferrersAsk {
 }
 
 /**
- * Referrers as the upstream lists them now, by its API or by the tag it uses in place of one; where it does not answer,
- * those that are here, and where there are none its failure: an empty list would say that there are none.
+ * Referrers as the upstream lists them now, by its API or by the tag it uses in place of one; where it does not answer or
+ * is not asked, those that are here, with a warning, and where there are none the failure: an empty list would say that
+ * there are none.
  */
 export async function mirroredReferrers(
   mirror: Mirror,
@@ -73,7 +92,14 @@ export async function mirroredReferrers(
   caller: Caller,
 ): Promise<Page<Referrer>> {
   const repository = mirror.upstreamName(name)
-  if (mirror.options.offline) return await copies.listReferrers(name, subject, ask, caller)
+  if (ask.limit === 0) return { items: [] }
+  const here = async (failure: UpstreamFailure): Promise<Page<Referrer>> => {
+    const page = await copies.listReferrers(name, subject, ask, caller)
+    const isEnd = page.items.length === 0 && ask.last !== ''
+    if (isEnd || page.items.length > 0) return incomplete(page, failure)
+    throw refusalOf(failure, 'NAME_UNKNOWN')
+  }
+  if (mirror.options.offline) return await here(offline(mirror))
   try {
     const all = await upstreamReferrers(mirror, repository, subject)
     const found = all
@@ -85,9 +111,7 @@ export async function mirroredReferrers(
     return items.length < found.length && end !== undefined ? { items, next: end.digest } : { items }
   } catch (error) {
     if (!(error instanceof UpstreamFailure)) throw error
-    const here = await copies.listReferrers(name, subject, ask, caller)
-    if (here.items.length > 0) return here
-    throw refusalOf(error, 'NAME_UNKNOWN')
+    return await here(error)
   }
 }
 
@@ -101,7 +125,7 @@ async function upstreamReferrers(mirror: Mirror, repository: string, subject: Di
       const { json, next } = await asked(mirror, signal =>
         upstream.document(repository, `referrers/${subject}`, asking, signal),
       )
-      found.push(...referrersIn(json))
+      found.push(...referrersIn(mirror, json))
       query = next
     }
     return found
@@ -111,7 +135,7 @@ async function upstreamReferrers(mirror: Mirror, repository: string, subject: Di
   try {
     const tag = subject.replace(':', '-')
     const { bytes, mediaType } = await asked(mirror, signal => upstream.manifest(repository, tag, signal))
-    return mediaType.startsWith(OCI_INDEX) ? referrersIn(JSON.parse(bytes.toString('utf8'))) : []
+    return mediaType.startsWith(OCI_INDEX) ? referrersIn(mirror, JSON.parse(bytes.toString('utf8'))) : []
   } catch (error) {
     if (error instanceof UpstreamFailure && error.kind === 'absent') return []
     throw error instanceof SyntaxError ? new UpstreamFailure('failed', `${upstream.host} answered no JSON`) : error
@@ -122,8 +146,8 @@ async function asked<T>({ health, upstream }: Mirror, ask: (signal: AbortSignal)
   return await health.run(() => within(upstream.host, ASK_MS, ask))
 }
 
-function referrersIn(json: unknown): Referrer[] {
-  return arrayOf(json, 'manifests').flatMap(entry => {
+function referrersIn(mirror: Mirror, json: unknown): Referrer[] {
+  return arrayOf(mirror, json, 'manifests').flatMap(entry => {
     if (typeof entry !== 'object' || entry === null) return []
     const { mediaType, digest, size, artifactType, annotations } = entry as Readonly<Record<string, unknown>>
     const parsed = typeof digest === 'string' ? tryParseDigest(digest) : undefined
@@ -144,9 +168,12 @@ function isTexts(value: unknown): value is Readonly<Record<string, string>> {
   return typeof value === 'object' && value !== null && Object.values(value).every(text => typeof text === 'string')
 }
 
-function arrayOf(json: unknown, key: string): readonly unknown[] {
+/** A list in an answer; some servers say null where there is nothing in it. @throws UpstreamFailure where it is none. */
+function arrayOf({ upstream }: Mirror, json: unknown, key: string): readonly unknown[] {
   const value = typeof json === 'object' && json !== null ? (json as Readonly<Record<string, unknown>>)[key] : undefined
-  return Array.isArray(value) ? value : []
+  if (Array.isArray(value)) return value
+  if (value === null) return []
+  throw new UpstreamFailure('failed', `${upstream.host} answered without ${key}`)
 }
 
 function byBytes(a: string, b: string): number {

@@ -40,8 +40,12 @@ export class ManifestMirror {
     this.#options = options
   }
 
-  /** @throws RegistryError MANIFEST_UNKNOWN; what {@link refusalOf} makes of the upstream's failure where nothing is here. */
+  /**
+   * @throws RegistryError NAME_UNKNOWN where the mirror does not fetch the repository (any more), whatever is here;
+   * MANIFEST_UNKNOWN; what {@link refusalOf} makes of the upstream's failure where nothing is here.
+   */
   async stat(mirror: Mirror, name: RepositoryName, reference: Reference, caller: Caller): Promise<ManifestInfo> {
+    const repository = mirror.upstreamName(name)
     const { tag } = reference
     const find = async (): Promise<ManifestInfo | undefined> => await this.#find(name, reference, caller)
     if (tag === undefined) {
@@ -51,7 +55,6 @@ export class ManifestMirror {
       const here = await find()
       if (here !== undefined) return await this.#used(name, tag, here)
     }
-    const repository = mirror.upstreamName(name)
     const stale = tag === undefined ? undefined : await find()
     if (mirror.options.offline) {
       if (tag !== undefined && stale !== undefined) return await this.#used(name, tag, stale)

@@ -36,6 +36,8 @@ export function createMirroredRegistry({ mirrors, own, copies, manifests, blobs 
     statBlob: async (name, digest, caller) => {
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.statBlob(name, digest, caller)
+      // What is not allowed any more is not given either, though it is here.
+      mirror.upstreamName(name)
       return await blobs.stat(mirror, name, digest, caller)
     },
     sendBlob: async (blob, range, to, signal) => {

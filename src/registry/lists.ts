@@ -10,6 +10,8 @@ import { type Caller, type RegistryContext, type VisibleNames, checkBinding } fr
 export interface Page<T> {
   readonly items: readonly T[]
   readonly next?: string
+  /** What whoever reads it should know. */
+  readonly warnings?: readonly string[]
 }
 
 /** The page that rows make, of which one more than `limit` was read. */

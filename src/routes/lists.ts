@@ -5,6 +5,7 @@ import { parseDigest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { nextLink, parsePage } from '../oci/pagination.ts'
 import { isStorable } from '../oci/text.ts'
+import { warningHeaders } from '../oci/warning.ts'
 import type { Gate } from '../middleware/gate.ts'
 import type { Registry } from '../registry/registry.ts'
 import { callerOf, json, nameOf, paramOf, queryValues, listedTo } from './params.ts'
@@ -25,6 +26,7 @@ export function listRoutes(
     const { n = options.maxTags, last = '' } = parsePage(ctx.query, options.maxTags)
     const page = await registry.listTags(name, last, n, callerOf(ctx))
     link(ctx, `/v2/${name}/tags/list`, { n: String(n) }, page.next)
+    warn(ctx, page.warnings)
     json(ctx, { name, tags: page.items })
   })
 
@@ -49,6 +51,7 @@ export function listRoutes(
     const page = await registry.listReferrers(name, digest, { artifactTypes, last, limit: n }, callerOf(ctx))
     const params = { ...(n === undefined ? {} : { n: String(n) }), artifactType: artifactTypes }
     link(ctx, `/v2/${name}/referrers/${digest}`, params, page.next)
+    warn(ctx, page.warnings)
     if (artifactTypes.length > 0) ctx.set('OCI-Filters-Applied', 'artifactType')
     json(ctx, { schemaVersion: 2, mediaType: INDEX_TYPE, manifests: page.items }, INDEX_TYPE)
   })
@@ -62,4 +65,8 @@ function link(
   next: string | undefined,
 ): void {
   if (next !== undefined) ctx.set('Link', nextLink(path, { ...ctx.query, ...params, last: next }))
+}
+
+function warn(ctx: Context, warnings: readonly string[] = []): void {
+  if (warnings.length > 0) ctx.set('Warning', warningHeaders(warnings))
 }
