@@ -47,6 +47,11 @@ export async function holdTagRules(
   )
 }
 
+/** Patterns of the tags that rules make immutable now. */
+export async function findImmutableRules(db: Queryable): Promise<readonly Pick<TagRuleRow, 'pattern' | 'tags'>[]> {
+  return await db.query('select pattern, tags from tag_rule where immutable')
+}
+
 /** Waits for every transaction that writes tags, and holds off the others until this one ends. */
 export async function lockTagRules(tx: Transaction): Promise<void> {
   await tx.query(`select pg_advisory_xact_lock(${LOCK})`)

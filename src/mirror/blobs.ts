@@ -4,8 +4,9 @@ import type { Digest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import type { BlobInfo } from '../registry/blobs.ts'
-import type { Caller } from '../registry/context.ts'
+import type { Caller, VisibleNames } from '../registry/context.ts'
 import type { Registry } from '../registry/registry.ts'
+import { isOverQuota } from '../registry/usage.ts'
 import { AbsentMemory } from './absent-memory.ts'
 import { BlobFetch } from './blob-fetch.ts'
 import type { Mirror } from './mirror.ts'
@@ -120,7 +121,7 @@ export class BlobMirror {
     name: RepositoryName,
     digest: Digest,
   ): Promise<BlobFetch | undefined> {
-    const { copies, spoolDirectory, maxBytes, goOnShare, patienceMs, retries, onFailure } = this.#options
+    const { spoolDirectory, maxBytes, goOnShare, patienceMs, retries, onFailure } = this.#options
     const { prefix } = mirror.options
     // From this mirror alone: an upstream's word must not give away what lies elsewhere.
     const visible = [[`^${prefix.replaceAll('.', String.raw`\.`)}/`]]
@@ -134,7 +135,7 @@ export class BlobMirror {
       goOnShare,
       patienceMs,
       retries,
-      isNeeded: async () => !(await copies.mountBlob({ name, digest, from: undefined, visible }, WRITER)),
+      isNeeded: async () => !(await this.#mounted(name, digest, visible)),
       store: async (body, length, signal) => await this.#store(name, digest, body, length, signal),
       onFailure: error => onFailure(mirror, digest, error),
     })
@@ -148,6 +149,16 @@ export class BlobMirror {
       setTimeout(() => this.#flights.delete(key), FORGET_MS).unref()
     })
     return fetch
+  }
+
+  /** False also where a quota has no room for it: then it is fetched and passed on. */
+  async #mounted(name: RepositoryName, digest: Digest, visible: VisibleNames): Promise<boolean> {
+    try {
+      return await this.#options.copies.mountBlob({ name, digest, from: undefined, visible }, WRITER)
+    } catch (error) {
+      if (isOverQuota(error)) return false
+      throw error
+    }
   }
 
   async #store(

@@ -1,10 +1,15 @@
+import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
+import { LRUCache } from 'lru-cache'
+import { type Digest, digestOf } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
+import { parseManifest } from '../oci/manifest.ts'
 import type { Reference, RepositoryName, Tag } from '../oci/name.ts'
 import type { Caller } from '../registry/context.ts'
 import type { ManifestInfo } from '../registry/manifests.ts'
 import type { MirroredTags } from '../registry/mirrored-tags.ts'
 import type { Registry } from '../registry/registry.ts'
+import { isOverQuota } from '../registry/usage.ts'
 import { type Mirror, textOf } from './mirror.ts'
 import { AbsentMemory } from './absent-memory.ts'
 import { refusalOf } from './refusals.ts'
@@ -24,16 +29,27 @@ export interface ManifestMirrorOptions {
 }
 
 /** Who writes copies. */
-const WRITER: Caller = { mayPush: true, principal: 'mirror' }
+const WRITER: Caller = { mayPush: true, principal: 'mirror', isMirror: true }
+
+/** Manifests that are passed on: bytes in memory at most, and how long until it is tried again to keep them. */
+const PASSING_BYTES = 32 * 1024 * 1024
+const PASSING_MS = 60_000
 
 /**
  * Manifests of mirrors: distribution-spec, "Pulling manifests". By digest from what is here, for ever; by tag from here
- * while it is fresh, else as the upstream says now, else, where the upstream says nothing, from here with a warning. Those
- * who ask for the same together share what is asked of the upstream.
+ * while it is fresh or a rule makes it immutable, else as the upstream says now, else, where the upstream says nothing, from
+ * here with a warning. Those who ask for the same together share what is asked of the upstream. What a quota has no room
+ * for is passed on without being kept.
  */
 export class ManifestMirror {
   readonly #options: ManifestMirrorOptions
-  readonly #asking = new Map<string, Promise<void>>()
+  readonly #asking = new Map<string, Promise<ManifestInfo | undefined>>()
+  /** By repository and digest: a client asks for what it was told of by HEAD. */
+  readonly #passing = new LRUCache<string, ManifestInfo>({
+    maxSize: PASSING_BYTES,
+    sizeCalculation: ({ size }) => Math.max(size, 1),
+    ttl: PASSING_MS,
+  })
   readonly #absent = new AbsentMemory()
 
   constructor(options: ManifestMirrorOptions) {
@@ -49,7 +65,7 @@ export class ManifestMirror {
     const { tag } = reference
     const find = async (): Promise<ManifestInfo | undefined> => await this.#find(name, reference, caller)
     if (tag === undefined) {
-      const here = await find()
+      const here = (await find()) ?? this.#passing.get(`${name} ${reference.digest}`)
       if (here !== undefined) return here
     } else if (await this.#options.tags.isFresh(name, tag, mirror.ttlMs(tag))) {
       const here = await find()
@@ -62,7 +78,13 @@ export class ManifestMirror {
         message: `the mirror is offline and does not have ${textOf(reference)}`,
       })
     }
-    const failure = await this.#refresh(mirror, repository, name, reference, stale)
+    if (tag !== undefined && stale !== undefined && (await this.#options.tags.isImmutable(name, tag))) {
+      await this.#options.tags.confirm(name, tag)
+      return stale
+    }
+    const outcome = await this.#refresh(mirror, repository, name, reference, stale)
+    if (outcome !== undefined && !(outcome instanceof UpstreamFailure)) return outcome
+    const failure = outcome
     if (failure === undefined || failure.kind !== 'absent' || mirror.options.keepsDeleted) {
       const here = await find()
       if (here !== undefined && failure === undefined) return here
@@ -90,7 +112,7 @@ export class ManifestMirror {
   }
 
   /**
-   * Asks the upstream, together with whoever asks the same now; answers why nothing came. Where there is something older
+   * Asks the upstream, together with whoever asks the same now; answers why nothing came, or what is not kept. Where there is something older
    * to give, waits no longer than the mirror's patience; the asking goes on and what it brings is for the next.
    */
   async #refresh(
@@ -99,7 +121,7 @@ export class ManifestMirror {
     name: RepositoryName,
     reference: Reference,
     stale: ManifestInfo | undefined,
-  ): Promise<UpstreamFailure | undefined> {
+  ): Promise<UpstreamFailure | ManifestInfo | undefined> {
     const key = `${name} ${textOf(reference)}`
     const known = this.#absent.find(key)
     if (known !== undefined) return known
@@ -108,14 +130,11 @@ export class ManifestMirror {
       asking = this.#ask(mirror, repository, name, reference, stale).finally(() => this.#asking.delete(key))
       this.#asking.set(key, asking)
     }
-    const outcome = asking.then(
-      () => undefined,
-      (error: unknown) => {
-        if (!(error instanceof UpstreamFailure)) throw error
-        if (error.kind === 'absent') this.#absent.note(key, error)
-        return error
-      },
-    )
+    const outcome = asking.catch((error: unknown) => {
+      if (!(error instanceof UpstreamFailure)) throw error
+      if (error.kind === 'absent') this.#absent.note(key, error)
+      return error
+    })
     if (stale === undefined) return await outcome
     const timer = new AbortController()
     const late = delay(mirror.options.patienceMs, undefined, { signal: timer.signal, ref: false }).then(
@@ -131,13 +150,14 @@ export class ManifestMirror {
     }
   }
 
+  /** Undefined where what came is here now. */
   async #ask(
     mirror: Mirror,
     repository: string,
     name: RepositoryName,
     reference: Reference,
     stale: ManifestInfo | undefined,
-  ): Promise<void> {
+  ): Promise<ManifestInfo | undefined> {
     const { upstream, health } = mirror
     const { copies, tags } = this.#options
     const asked = async <T>(ask: (signal: AbortSignal) => Promise<T>): Promise<T> =>
@@ -148,8 +168,10 @@ export class ManifestMirror {
     const here = tag === undefined || now === undefined ? undefined : await this.#find(name, { digest: now }, WRITER)
     if (tag !== undefined && here !== undefined && here.digest === stale?.digest) {
       await tags.confirm(name, tag)
-      return
+      return undefined
     }
+    const passing = now === undefined ? undefined : this.#passing.get(`${name} ${now}`)
+    if (passing !== undefined) return passing
     const { bytes, mediaType } =
       here === undefined
         ? await asked(signal => upstream.manifest(repository, now ?? textOf(reference), signal))
@@ -166,10 +188,33 @@ export class ManifestMirror {
         WRITER,
       )
     } catch (error) {
+      if (isOverQuota(error)) return this.#pass(name, now, bytes, mediaType, error)
       if (!(error instanceof RegistryError) || error.status >= 500) throw error
       const what = error.code === 'DENIED' ? 'has what is not taken over' : 'sent what is no manifest'
       throw new UpstreamFailure('failed', `${upstream.host} ${what}: ${error.message}`, { cause: error })
     }
     if (tag !== undefined) await tags.confirm(name, tag)
+    return undefined
+  }
+
+  /** A manifest that was found sound, and is not kept. */
+  #pass(
+    name: RepositoryName,
+    digest: Digest | undefined,
+    payload: Uint8Array,
+    mediaType: string,
+    { message }: Error,
+  ): ManifestInfo {
+    const passing = {
+      id: 0,
+      repositoryId: 0,
+      digest: digest ?? digestOf('sha256', createHash('sha256').update(payload).digest('hex')),
+      mediaType: parseManifest(payload, mediaType === '' ? undefined : mediaType).mediaType,
+      size: payload.byteLength,
+      payload,
+      warnings: [`this is not kept here: ${message}`],
+    }
+    this.#passing.set(`${name} ${passing.digest}`, passing)
+    return passing
   }
 }

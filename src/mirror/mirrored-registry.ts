@@ -31,8 +31,10 @@ export function createMirroredRegistry({ mirrors, own, copies, manifests, blobs 
       if (mirror === undefined) return await own.statManifest(name, reference, caller)
       return await manifests.stat(mirror, name, reference, caller)
     },
-    readManifest: manifest => own.readManifest(manifest),
-    countPull: (...args) => own.countPull(...args),
+    readManifest: async manifest => manifest.payload ?? (await own.readManifest(manifest)),
+    countPull: (manifest, ...rest) => {
+      if (manifest.payload === undefined) own.countPull(manifest, ...rest)
+    },
     statBlob: async (name, digest, caller) => {
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.statBlob(name, digest, caller)

@@ -50,6 +50,8 @@ export interface Caller {
   readonly principal?: string
   /** Rules of tags name their writers by it. */
   readonly principalId?: number
+  /** A mirror, which writes what its upstream says: rules about who may push do not concern it. */
+  readonly isMirror?: boolean
   /** Which commit and run it comes from, where a CI job asks; kept with the manifests it pushes. */
   readonly provenance?: Readonly<Record<string, string>>
   /** The repository that the caller's token was issued for: one that was deleted and made again is another. */

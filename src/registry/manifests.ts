@@ -26,6 +26,8 @@ export interface ManifestInfo {
   readonly size: number
   /** What whoever pulls it should know. */
   readonly warnings?: readonly string[]
+  /** Its bytes, where it is passed on without being kept: `id` and `repositoryId` are of no row then. */
+  readonly payload?: Uint8Array
 }
 
 /** Finds visible manifests, many with one statement. */

@@ -4,7 +4,7 @@ import type { RepositoryName, Tag } from '../oci/name.ts'
 import * as rows from '../metadata/mirrored-tags.ts'
 import { holdExistingRepository } from '../metadata/repositories.ts'
 import type { RegistryContext } from './context.ts'
-import { openTagGuard } from './tag-guard.ts'
+import { isImmutable, openTagGuard } from './tag-guard.ts'
 import { lockTags, removeLockedTag } from './tags.ts'
 
 const MOST_KNOWN = 50_000
@@ -37,7 +37,12 @@ export class MirroredTags {
     return true
   }
 
-  /** Notes that the upstream said now what the tag names. */
+  /** Whether a tag rule says that the tag is never moved: then what the upstream says of it is no matter. */
+  async isImmutable(name: RepositoryName, tag: Tag): Promise<boolean> {
+    return await isImmutable(this.#context.db, name, tag)
+  }
+
+  /** Notes that the upstream said now what the tag names, or need not be asked. */
   async confirm(name: RepositoryName, tag: Tag): Promise<void> {
     await this.#context.db.transaction(tx => rows.confirmMirroredTag(tx, name, tag))
     const now = performance.now()
@@ -77,7 +82,7 @@ export class MirroredTags {
       return await db.transaction(async tx => {
         const repository = await holdExistingRepository(tx, name)
         if (repository === undefined) return false
-        const guard = await openTagGuard(tx, name, { isRetention: true })
+        const guard = await openTagGuard(tx, name, { isRetention: true, isMirror: true })
         await lockTags(tx, repository.id, [tag])
         if (!(await rows.forgetMirroredTag(tx, name, tag, keepMs))) return false
         const target = { repositoryId: repository.id, repository: name, name: tag, principal: 'mirror', guard }

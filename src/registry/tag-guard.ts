@@ -1,17 +1,23 @@
 import { LRUCache } from 'lru-cache'
 import { RegistryError } from '../oci/errors.ts'
-import type { RepositoryName } from '../oci/name.ts'
+import type { RepositoryName, Tag } from '../oci/name.ts'
 import { matchesPattern } from '../oci/repository-pattern.ts'
 import { tagMatcher } from '../oci/tag-pattern.ts'
-import type { Transaction } from '../metadata/database.ts'
-import { type AppliedTagRule, holdTagRules } from '../metadata/tag-rules.ts'
+import type { Queryable, Transaction } from '../metadata/database.ts'
+import { type AppliedTagRule, findImmutableRules, holdTagRules } from '../metadata/tag-rules.ts'
 import { listTags } from '../metadata/tags.ts'
 
 /** What happens to a tag. One that is pointed at the manifest it points to already does not change. */
 export type TagChange = 'created' | 'moved' | 'deleted'
 
-/** Who changes tags. Retention is nobody, and may remove what a rule lets expire. */
-export type TagWriter = { readonly principalId?: number } | { readonly isRetention: true }
+/**
+ * Who changes tags. Retention is nobody, and may remove what a rule lets expire. A mirror is nobody who pushes: that a tag
+ * is protected does not concern it.
+ */
+export type TagWriter = { readonly isMirror?: boolean } & (
+  | { readonly principalId?: number }
+  | { readonly isRetention: true }
+)
 
 /** The rules that concern one repository and one writer, held until the transaction ends. */
 export interface TagGuard {
@@ -30,7 +36,13 @@ export function tagRefusal(
   const isExpiry = 'isRetention' in writer && change === 'deleted'
   if (isExpiry && rule.may_expire) return undefined
   if (rule.immutable && change !== 'created') return 'immutable'
-  return rule.protected && !rule.is_writer ? 'protected' : undefined
+  return rule.protected && !rule.is_writer && writer.isMirror !== true ? 'protected' : undefined
+}
+
+/** Whether a rule makes a tag immutable now; nothing holds the rule. */
+export async function isImmutable(db: Queryable, repository: RepositoryName, tag: Tag): Promise<boolean> {
+  const rules = await findImmutableRules(db)
+  return rules.some(({ pattern, tags }) => matchesPattern(pattern, repository) && matcherOf(tags)(tag))
 }
 
 /**

@@ -133,6 +133,12 @@ function overQuota({ pattern, measure, used, limit }: QuotaState, asked: number,
   })
 }
 
+/** Whether a refusal is for want of room in a quota. */
+export function isOverQuota(error: unknown): error is RegistryError {
+  if (!(error instanceof RegistryError) || error.code !== 'DENIED') return false
+  return error.entries.some(({ detail }) => typeof detail === 'object' && detail !== null && 'quota' in detail)
+}
+
 function nearlyFull({ pattern, measure, limit }: QuotaState, used: number): string {
   return `the quota of ${pattern} is ${Math.floor((used / limit) * 100)} % full: ${used} of ${limit} ${measure} bytes`
 }

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, afterEach, before, suite, test } from 'node:test'
 import { OCI_MANIFEST, RegistryClient, codeOf, digestOf, imageOf, indexOf } from '../support/client.ts'
-import { berth } from '../support/command.ts'
 import { type TestServer, startServer } from '../support/server.ts'
 import { type UpstreamProxy, startUpstreamProxy } from '../support/upstream-proxy.ts'
 
@@ -86,19 +85,6 @@ void suite('pulling through a mirror: distribution-spec, "Registry Proxying"', (
       (await mirror.ask(`/v2/calm/library/moving/manifests/${tag}`)).headers.get('docker-content-digest')
     assert.equal(await digestBy('latest'), first)
     assert.equal(await digestBy('nightly-1'), second)
-  })
-
-  void test('a tag that a rule makes immutable stays what it was first, with a warning once it moves upstream', async () => {
-    const first = await upstream.pushImage('library/pinned', 'v1', { annotations: { turn: '1' } })
-    const path = '/v2/fresh/library/pinned/manifests/v1'
-    assert.equal((await mirror.ask(path)).headers.get('docker-content-digest'), first)
-    const rule = ['tag-rule', 'add', 'fresh/library/pinned', '--tags', 'v*', '--immutable', '--name', 'pinned']
-    const added = await berth(rule, { env: { BERTH_DATA_DIR: server.dataDir } })
-    assert.equal(added.code, 0, added.stderr)
-    await upstream.pushImage('library/pinned', 'v1', { annotations: { turn: '2' } })
-    const answer = await mirror.ask(path)
-    assert.deepEqual([answer.status, answer.headers.get('docker-content-digest')], [200, first])
-    assert.match(answer.headers.get('warning') ?? '', /out of date.*tag rule pinned/)
   })
 
   void test('a tag that did not move is confirmed by a HEAD, which public registries do not count as a pull', async () => {

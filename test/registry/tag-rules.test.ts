@@ -160,6 +160,16 @@ void suite('a protected tag', () => {
   })
 })
 
+test('that a tag is protected does not concern a mirror, which writes what its upstream says', () => {
+  const rule = { immutable: false, protected: true, may_expire: false, is_writer: false }
+  for (const change of ['created', 'moved', 'deleted'] as const) {
+    assert.equal(tagRefusal(rule, change, {}), 'protected')
+    assert.equal(tagRefusal(rule, change, { isMirror: true }), undefined)
+  }
+  assert.equal(tagRefusal(rule, 'deleted', { isMirror: true, isRetention: true }), undefined)
+  assert.equal(tagRefusal({ ...rule, immutable: true }, 'moved', { isMirror: true }), 'immutable')
+})
+
 test('retention removes what a rule lets expire, and nothing else that a rule keeps', async () => {
   const retention = { isRetention: true } as const
   const rule = { immutable: true, protected: true, may_expire: false, is_writer: false }
