@@ -3,6 +3,7 @@ import { after, before, suite, test } from 'node:test'
 import { type AccessServer, PASSWORD, basic, fetchToken, startAccessServer } from '../support/access.ts'
 import { RegistryClient, codeOf, digestOf, imageOf } from '../support/client.ts'
 import { type TestServer, startServer } from '../support/server.ts'
+import { startUpstreamProxy } from '../support/upstream-proxy.ts'
 
 void suite('a mirror of a registry with logins: distribution-spec, "Registry Proxying"', () => {
   let origin: AccessServer
@@ -62,5 +63,36 @@ void suite('a mirror of a registry with logins: distribution-spec, "Registry Pro
   void test('no credential stands in the log', () => {
     assert.ok(server.log.length > 0)
     assert.ok(!JSON.stringify(server.log).includes(PASSWORD))
+  })
+})
+
+void suite('the credentials of a mirror: RFC 9110 section 15.4, RFC 9700 section 4.12', () => {
+  void test('they go to the upstream alone, not to where it redirects, be it another port of the same host', async () => {
+    const layer = 'a layer'
+    const elsewhere = await startUpstreamProxy('http://127.0.0.1:9')
+    elsewhere.whim = () => ({ status: 200, headers: { 'Content-Length': String(layer.length) }, body: layer })
+    const upstream = await startUpstreamProxy('http://127.0.0.1:9')
+    upstream.whim = ({ headers, path }) =>
+      headers.authorization === undefined
+        ? { status: 401, headers: { 'WWW-Authenticate': 'Basic realm="tests"' } }
+        : { status: 307, headers: { Location: `${elsewhere.url}${path}` } }
+    const settings = { url: upstream.url, allowPrivate: true, username: 'mirror', password: PASSWORD }
+    const server = await startServer({ env: { BERTH_MIRROR_UPSTREAMS: JSON.stringify({ far: settings }) } })
+    try {
+      const answer = await new RegistryClient(server.url).ask(`/v2/far/team/app/blobs/${digestOf(layer)}`)
+      assert.equal(await answer.text(), layer)
+      assert.deepEqual(
+        upstream.seen.map(({ headers }) => headers.authorization),
+        [undefined, basic('mirror', PASSWORD)],
+      )
+      assert.deepEqual(
+        elsewhere.seen.map(({ headers }) => [headers.authorization, headers.host]),
+        [[undefined, new URL(elsewhere.url).host]],
+      )
+    } finally {
+      await server.stop()
+      await upstream.close()
+      await elsewhere.close()
+    }
   })
 })

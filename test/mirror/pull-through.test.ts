@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, afterEach, before, suite, test } from 'node:test'
-import { OCI_MANIFEST, RegistryClient, codeOf, digestOf, imageOf, indexOf } from '../support/client.ts'
+import { OCI_LAYER, OCI_MANIFEST, RegistryClient, codeOf, digestOf, imageOf, indexOf } from '../support/client.ts'
 import { type TestServer, startServer } from '../support/server.ts'
 import { type UpstreamProxy, startUpstreamProxy } from '../support/upstream-proxy.ts'
 
@@ -71,6 +71,19 @@ void suite('pulling through a mirror: distribution-spec, "Registry Proxying"', (
       `GET /v2/library/once/manifests/${manifest}`,
       `GET /v2/library/once/blobs/${digest}`,
     ])
+  })
+
+  void test('a manifest is answered before any layer of it was asked for', async () => {
+    const layers = await Promise.all([1, 2, 3].map(() => pushLayer('library/cold', randomBytes(MiB))))
+    const descriptors = layers.map(digest => ({ mediaType: OCI_LAYER, digest, size: MiB }))
+    const digest = await upstream.pushImage('library/cold', 'v1', { layers: descriptors })
+    // Whoever waits for one waits until this test is over.
+    proxy.whim = ({ path }) => (path.includes('/blobs/') ? 'stall' : undefined)
+    for (const reference of ['v1', digest]) {
+      const answer = await mirror.ask(`/v2/calm/library/cold/manifests/${reference}`)
+      assert.deepEqual([answer.status, digestOf(await body(answer))], [200, digest])
+    }
+    assert.deepEqual(asked(), ['HEAD /v2/library/cold/manifests/v1', `GET /v2/library/cold/manifests/${digest}`])
   })
 
   void test('a tag that moved is fetched anew once it is not fresh any more, and not before', async () => {
@@ -351,6 +364,12 @@ void suite('pulling through a mirror: distribution-spec, "Registry Proxying"', (
       const challenge = `Bearer realm="${other}/token",service="x"`
       proxy.whim = () => ({ status: 401, headers: { 'WWW-Authenticate': challenge } })
       assert.equal((await mirror.ask('/v2/calm/library/y/manifests/v1')).status, 502)
+      // A token service that is its own, and sends the credentials on.
+      proxy.whim = ({ path }) =>
+        path.startsWith('/token')
+          ? { status: 307, headers: { Location: `${other}/token` } }
+          : { status: 401, headers: { 'WWW-Authenticate': `Bearer realm="${proxy.url}/token",service="x"` } }
+      assert.equal((await mirror.ask('/v2/calm/library/z/manifests/v1')).status, 503)
       assert.deepEqual(elsewhere.seen, [])
     } finally {
       await elsewhere.close()

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
+import dns, { type LookupAddress } from 'node:dns'
 import { type Server, createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { after, afterEach, before, suite, test } from 'node:test'
+import { syncBuiltinESMExports } from 'node:module'
+import { type AddressInfo, isIP } from 'node:net'
+import { after, afterEach, before, mock, suite, test } from 'node:test'
 import type { Proxies } from '../../src/mirror/proxies.ts'
 import { type Transport, openTransport } from '../../src/mirror/transport.ts'
+import { publicLookup } from '../../src/public-address.ts'
 import { UpstreamFailure } from '../../src/mirror/upstream-failure.ts'
 
 /** No resolver knows it: only a proxy can be asked for it. */
@@ -79,3 +82,104 @@ void suite('through proxies, or not: RFC 9112 section 3.2.2, RFC 9110 section 9.
     assert.deepEqual(seen, [])
   })
 })
+
+void suite(
+  'what an upstream may be at, or lead to: CVE-2026-32591 (quay/quay#6058), quay/quay#6605, goharbor/harbor#23463',
+  () => {
+    let server: Server
+    let port: number
+    let asked = 0
+    const transport = openTransport({ allowPrivate: false })
+
+    before(async () => {
+      server = createServer((_req, res) => {
+        asked += 1
+        res.end()
+      })
+      await new Promise<void>(done => server.listen(0, '127.0.0.1', done))
+      port = (server.address() as AddressInfo).port
+    })
+    after(async () => {
+      mock.restoreAll()
+      syncBuiltinESMExports()
+      await transport.close()
+      server.close()
+    })
+
+    const refusalOf = async (url: string): Promise<string> =>
+      await transport.send('GET', new URL(url), { headers: {}, signal: new AbortController().signal }).then(
+        () => 'answered',
+        (error: unknown) => (error instanceof UpstreamFailure ? error.kind : String(error)),
+      )
+
+    for (const host of [
+      '127.0.0.1',
+      '127.1',
+      '127.0.0.1.',
+      '0.0.0.0',
+      '2130706433',
+      '0x7f000001',
+      '0177.0.0.1',
+      '[::1]',
+      '[::]',
+      '[::127.0.0.1]',
+      '[::ffff:127.0.0.1]',
+      '[::ffff:7f00:1]',
+      '[64:ff9b::127.0.0.1]',
+      '[64:ff9b:1::7f00:1]',
+      '[2002:7f00:1::]',
+      '[fe80::1]',
+      '[fd00:ec2::254]',
+      '169.254.169.254',
+      '10.0.0.1',
+      '172.31.0.1',
+      '192.168.0.1',
+      '100.100.100.200',
+      'localhost',
+      'LOCALHOST',
+    ]) {
+      void test(`${host} is not asked`, async () => {
+        assert.equal(await refusalOf(`http://${host}:${port}/`), 'refused')
+        assert.equal(asked, 0)
+      })
+    }
+
+    /** From now on `dns.lookup` gives these in turn, the last one for ever. */
+    function resolveTo(...answers: (readonly string[])[]): () => number {
+      let turn = 0
+      const fake = (_host: string, _options: object, callback: (error: null, found: LookupAddress[]) => void): void => {
+        const addresses = answers[Math.min(turn, answers.length - 1)] ?? []
+        turn += 1
+        callback(
+          null,
+          addresses.map(address => ({ address, family: isIP(address) })),
+        )
+      }
+      mock.method(dns, 'lookup', fake)
+      syncBuiltinESMExports()
+      return () => turn
+    }
+
+    for (const addresses of [['127.0.0.1'], ['::ffff:127.0.0.1'], ['64:ff9b::7f00:1'], ['203.0.113.1', '10.0.0.1']]) {
+      void test(`a name that resolves to ${addresses.join(' and ')} is not asked`, async () => {
+        resolveTo(addresses)
+        assert.equal(await refusalOf(`http://inside.berth.test:${port}/`), 'refused')
+        assert.equal(asked, 0)
+      })
+    }
+
+    void test('what was checked is what is connected to: a name is resolved once (DNS rebinding)', async () => {
+      const turns = resolveTo(['203.0.113.1'], ['127.0.0.1'])
+      const resolved = await new Promise((resolve, reject) => {
+        publicLookup('rebound.berth.test', { all: true }, (error, found) =>
+          error === null ? resolve(found) : reject(error),
+        )
+      })
+      assert.deepEqual(resolved, [{ address: '203.0.113.1', family: 4 }])
+      assert.equal(turns(), 1)
+      assert.equal(await refusalOf(`http://rebound.berth.test:${port}/`), 'refused')
+      assert.equal(turns(), 2)
+      assert.equal(asked, 0)
+    })
+  },
+)

@@ -27,6 +27,24 @@ void suite('where an upstream may send us: CVE-2026-33540', () => {
     ['https://[::1]/blob', 'content', false],
     ['file:///etc/passwd', 'content', false],
     ['ftp://registry-1.docker.io/blob', 'content', false],
+    // However an address is written, it is nobody's domain.
+    ['https://2130706433/blob', 'content', false],
+    ['https://0x7f.1/blob', 'content', false],
+    ['https://[::ffff:169.254.169.254]/latest', 'content', false],
+    ['https://[64:ff9b::a9fe:a9fe]/latest', 'content', false],
+    ['https://10.0.0.1/token', 'token', false],
+    ['https://localhost/token', 'token', false],
+    // From HTTPS down to HTTP, also at home.
+    ['http://registry-1.docker.io/blob', 'content', false],
+    ['http://cdn.example/blob', 'content', false],
+    // What looks like the upstream's domain and is not.
+    ['https://docker.io.partner.test/token', 'token', false],
+    ['https://registry-1.docker.io@evil.example/token', 'token', false],
+    ['https://evil.example/registry-1.docker.io', 'token', false],
+    ['https://evil.example#registry-1.docker.io', 'token', false],
+    // The root's dot is no other domain (RFC 1034 section 3.1).
+    ['https://auth.docker.io./token', 'token', true],
+    ['https://io/token', 'token', false],
   ]
   for (const [url, purpose, expected] of table) {
     void test(`${url} for ${purpose}: ${expected ? 'yes' : 'no'}`, () => {
@@ -37,6 +55,13 @@ void suite('where an upstream may send us: CVE-2026-33540', () => {
   void test('customers of one hosting company are strangers to each other', () => {
     const trust = { upstream: new URL('https://mine.github.io'), hosts: [], contentHosts: [] }
     assert.equal(isTrusted(trust, new URL('https://yours.github.io/token'), 'token'), false)
+  })
+
+  void test('where a domain is a public suffix, its token service has to be named (distribution/distribution#4947)', () => {
+    const upstream = new URL('https://registry.freedesktop.org')
+    const realm = new URL('https://gitlab.freedesktop.org/jwt/auth')
+    assert.equal(isTrusted({ upstream, hosts: [], contentHosts: [] }, realm, 'token'), false)
+    assert.equal(isTrusted({ upstream, hosts: ['gitlab.freedesktop.org'], contentHosts: [] }, realm, 'token'), true)
   })
 
   void test('an address has no domain: only itself is trusted', () => {
