@@ -406,6 +406,17 @@ void suite('pulling through a mirror: distribution-spec, "Registry Proxying"', (
     assert.equal((await mirror.ask(`/v2/calm/library/multi/manifests/${image}`)).status, 200)
   })
 
+  void test('a layer that lies elsewhere is named as it was, and not fetched from there (image-spec, "Non-Distributable Layers")', async () => {
+    const digest = digestOf('foreign')
+    const mediaType = 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip'
+    const layers = [{ mediaType, digest, size: 7, urls: [`${NOWHERE}/foreign`] }]
+    const manifest = await upstream.pushImage('library/foreign', 'v1', { layers })
+    const answer = await mirror.ask('/v2/calm/library/foreign/manifests/v1')
+    assert.equal(digestOf(await body(answer)), manifest)
+    const blob = await mirror.ask(`/v2/calm/library/foreign/blobs/${digest}`)
+    assert.deepEqual([blob.status, await codeOf(blob)], [404, 'BLOB_UNKNOWN'])
+  })
+
   void test('nothing of whoever asks goes to the upstream (distribution-spec, "Registry Proxying")', async () => {
     await upstream.pushImage('library/private', 'v1')
     await mirror.ask('/v2/fresh/library/private/manifests/v1', {
