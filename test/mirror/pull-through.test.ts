@@ -111,31 +111,6 @@ void suite('pulling through a mirror: distribution-spec, "Registry Proxying"', (
     assert.match(String(proxy.seen[0]?.headers.accept), /index.*manifest\.list/)
   })
 
-  const failures = [
-    ['is out of reach', 'cut'],
-    ['is broken', { status: 500 }],
-    ['has had enough of us', { status: 429, headers: { 'Retry-After': '1' }, body: '{}' }],
-    ['refuses our credentials', { status: 401 }],
-  ] as const
-  for (const [what, whim] of failures) {
-    void test(`where the upstream ${what}, a tag is served as it was, with a warning (goharbor/harbor#19257)`, async () => {
-      const name = `library/stale-${what.replaceAll(' ', '-')}`
-      const digest = await upstream.pushImage(name, 'v1')
-      await mirror.ask(`/v2/fresh/${name}/manifests/v1`)
-      proxy.whim = () => whim
-      const answer = await mirror.ask(`/v2/fresh/${name}/manifests/v1`)
-      assert.equal(answer.status, 200)
-      assert.equal(answer.headers.get('docker-content-digest'), digest)
-      assert.match(answer.headers.get('warning') ?? '', /^299 - "this may be out of date: /)
-      assert.equal((await mirror.ask(`/v2/fresh/${name}/manifests/${digest}`)).headers.get('warning'), null)
-      proxy.whim = () => undefined
-      // It is asked again once it was left alone for a while.
-      while ((await mirror.ask(`/v2/fresh/${name}/manifests/v1`)).headers.has('warning')) {
-        await new Promise(setImmediate)
-      }
-    })
-  }
-
   void test('an upstream that takes its time does not hold up a tag that is here, and its answer is for the next', async () => {
     const impatient = await startServer({
       env: {
