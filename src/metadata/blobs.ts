@@ -214,6 +214,26 @@ export async function removeLink(tx: Transaction, repositoryId: number, blobId: 
   await markUnlinked(tx, [blobId])
 }
 
+/** Whether a repository links the blob of that digest, sound or damaged. */
+export async function hasLink(db: Queryable, repositoryId: number, digest: Digest): Promise<boolean> {
+  const rows = await db.query('select from repository_blob where repository_id = $1 and digest = $2', [
+    repositoryId,
+    digest,
+  ])
+  return rows.length > 0
+}
+
+/** The size in bytes of the largest damaged blob that a repository links; 0 where none is. */
+export async function damagedBytes(db: Queryable, repositoryId: number): Promise<number> {
+  const [row] = await db.query<{ size: number }>(
+    `select coalesce(max(b.size), 0)::bigint as size from blob b
+      where b.damaged_at is not null
+        and exists (select from repository_blob l where l.repository_id = $1 and l.blob_id = b.id offset 0)`,
+    [repositoryId],
+  )
+  return row?.size ?? 0
+}
+
 /** A link that is held. */
 export interface HeldLink {
   readonly digest: Digest

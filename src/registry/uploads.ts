@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Digest, type DigestAlgorithm, algorithmOf, digestOf } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
-import { holdBlob, holdLinks, linkBlob, repairBlob } from '../metadata/blobs.ts'
+import { hasLink, holdBlob, linkBlob, repairBlob } from '../metadata/blobs.ts'
 import { holdRepository, rememberSha512 } from '../metadata/repositories.ts'
 import { trashBytes } from '../metadata/trash.ts'
 import * as rows from '../metadata/uploads.ts'
@@ -230,8 +230,8 @@ export class Uploads {
   async #reserve(found: rows.FoundUpload, epoch: number, bytes: number, digest: Digest | undefined): Promise<void> {
     if (found.quotas.length === 0) return
     await this.#context.db.transaction(async tx => {
-      if (digest !== undefined && (await holdLinks(tx, found.repository_id, [digest])).length > 0) return
-      await checkRoom(tx, found, Math.max(bytes, 1), found.id)
+      if (digest !== undefined && (await hasLink(tx, found.repository_id, digest))) return
+      await checkRoom(tx, { id: found.repository_id, quotas: found.quotas }, Math.max(bytes, 1), found.id)
       await rows.reserveUpload(tx, found.id, epoch, bytes)
     })
   }

@@ -1,3 +1,4 @@
+import { damagedBytes } from '../metadata/blobs.ts'
 import type { Database, Transaction } from '../metadata/database.ts'
 import { type QuotaState, claimBlobs, physicalQuotas, quotaStates, takeFree } from '../metadata/quota-slots.ts'
 import type { RepositoryRow } from '../metadata/repositories.ts'
@@ -109,19 +110,21 @@ export async function settleUsage(db: Database, repositoryId: number | undefined
 /**
  * Refuses early, and without a promise, what cannot fit: `bytes` that a client announces or has sent (1 where it does not
  * say), beside what other requests of the quotas are sending now. What is not refused here is counted when it becomes
- * a blob of the repository.
+ * a blob of the repository. So what may be the repair of a damaged blob, which counts already, is let through.
  * @throws RegistryError DENIED.
  */
 export async function checkRoom(
   tx: Transaction,
-  { quotas }: Pick<RepositoryRow, 'quotas'>,
+  { id, quotas }: Pick<RepositoryRow, 'id' | 'quotas'>,
   bytes: number,
   uploadId?: string,
 ): Promise<void> {
   if (quotas.length === 0) return
   for (const state of await quotaStates(tx, quotas)) {
     const reserved = await reservedBytes(tx, state.id, uploadId)
-    if (state.used + reserved + bytes > state.limit) throw overQuota(state, bytes, reserved)
+    if (state.used + reserved + bytes <= state.limit) continue
+    if (bytes <= (await damagedBytes(tx, id))) return
+    throw overQuota(state, bytes, reserved)
   }
 }
 

@@ -231,6 +231,35 @@ void suite('quotas (403 DENIED: distribution-spec, Error Codes)', () => {
     assert.equal(await used('leave/**', 'physical'), full)
   })
 
+  test('a damaged blob can be pushed again where the quota is full: it counts already', async () => {
+    await setQuota(database.db, 'mend/**', 10 * KB)
+    const bytes = randomBytes(10 * KB)
+    const digest = await pushBlob(rules.registry, 'mend/a', bytes)
+    const name = parseName('mend/a')
+    const body = () => ({
+      stream: Readable.from([bytes]),
+      start: undefined,
+      length: bytes.byteLength,
+      signal: new AbortController().signal,
+    })
+    const damage = async (): Promise<void> =>
+      void (await database.db.transaction(tx =>
+        tx.query('update blob set damaged_at = clock_timestamp() where digest = $1', [digest]),
+      ))
+    await damage()
+    const chunked = { name, id: await rules.registry.startUpload(name, PUSHER) }
+    await rules.registry.appendUpload(chunked, body())
+    await rules.registry.finishUpload(chunked, digest, undefined)
+    assert.equal((await rules.registry.statBlob(name, digest, PUSHER)).size, bytes.byteLength)
+
+    await damage()
+    const whole = { name, id: await rules.registry.startUpload(name, PUSHER) }
+    await rules.registry.finishUpload(whole, digest, body())
+    assert.equal((await rules.registry.statBlob(name, digest, PUSHER)).size, bytes.byteLength)
+    assert.equal(await used('mend/**'), 10 * KB)
+    await assert.rejects(rules.registry.startUpload(name, PUSHER), isDenied)
+  })
+
   test('what is being sent is reserved: another upload that does not fit beside it is refused before its bytes', async () => {
     await setQuota(database.db, 'soft/**', 10 * KB)
     const name = parseName('soft/a')
