@@ -29,7 +29,7 @@ export interface Registry {
   startUpload(name: RepositoryName, caller: Caller, algorithm?: DigestAlgorithm, whole?: boolean): Promise<string>
   uploadStatus(target: UploadTarget): Promise<number>
   appendUpload(target: UploadTarget, body: UploadBody): Promise<number>
-  finishUpload(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void>
+  finishUpload(target: UploadTarget, digest: Digest, body: UploadBody | undefined, whole?: boolean): Promise<void>
   cancelUpload(target: UploadTarget): Promise<void>
   statManifest(name: RepositoryName, reference: Reference, caller: Caller): Promise<manifests.ManifestInfo>
   readManifest(manifest: manifests.ManifestInfo): Promise<Uint8Array>

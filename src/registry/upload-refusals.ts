@@ -14,7 +14,40 @@ export function checkStart(offset: number, start: number | undefined): void {
   if (start === undefined || start === offset) return
   throw new RegistryError('RANGE_INVALID', {
     message: `the upload holds ${offset} bytes, so the next chunk starts at ${offset}`,
-    headers: { Range: `0-${Math.max(offset - 1, 0)}` },
+    headers: presentRange(offset),
+    detail: { offset },
+  })
+}
+
+function presentRange(offset: number): { readonly Range: string } {
+  return { Range: `0-${Math.max(offset - 1, 0)}` }
+}
+
+/** More came than was announced. */
+export class RangeExceeded extends Error {
+  override readonly name = 'RangeExceeded'
+}
+
+/** Holds a body to the bytes that were announced for it; without a number, anything may come. */
+export class AnnouncedLength {
+  #left: number
+
+  constructor(most = Number.POSITIVE_INFINITY) {
+    this.#left = most
+  }
+
+  /** @throws RangeExceeded with the first byte that is too many. */
+  take({ byteLength }: Uint8Array): void {
+    this.#left -= byteLength
+    if (this.#left < 0) throw new RangeExceeded('more bytes came than were announced')
+  }
+}
+
+/** A chunk went on after the end of its `Content-Range`. `offset`: how many bytes the upload holds now. */
+export function pastRange(offset: number): RegistryError {
+  return new RegistryError('RANGE_INVALID', {
+    message: `the chunk is longer than its Content-Range; the upload holds ${offset} bytes`,
+    headers: presentRange(offset),
     detail: { offset },
   })
 }

@@ -14,7 +14,16 @@ import { type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { RunningHash, RunningHashes } from './running-hash.ts'
 import { type UploadLease, UploadLeases } from './upload-lease.ts'
 import { addUsage, checkRoom } from './usage.ts'
-import { type UploadTarget, checkStart, refusalOf, unknownUpload, wrongDigest } from './upload-refusals.ts'
+import {
+  AnnouncedLength,
+  RangeExceeded,
+  type UploadTarget,
+  checkStart,
+  pastRange,
+  refusalOf,
+  unknownUpload,
+  wrongDigest,
+} from './upload-refusals.ts'
 
 /** Clients give up 30 s after their last byte, so a longer close answers 503 and goes on. */
 const CLOSE_LIMIT_MS = 20_000
@@ -26,6 +35,8 @@ export interface UploadBody {
   readonly start: number | undefined
   /** Bytes the client announces (`Content-Length`), or undefined when it does not. */
   readonly length?: number | undefined
+  /** Bytes that may come at most, where the client announced them without their length being that of the body. */
+  readonly most?: number | undefined
   /** Fires when the client is gone. */
   readonly signal: AbortSignal
 }
@@ -88,13 +99,14 @@ export class Uploads {
   }
 
   /**
-   * Closes a session as the blob `digest`, with a last chunk if there is one. Repeating it is success.
+   * Closes a session as the blob `digest`, with a last chunk if there is one. Repeating it is success. `whole`: nobody was
+   * told of the session, so that it ends with a failure.
    * @throws RegistryError BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, DIGEST_INVALID; DENIED where a quota has no room; UNAVAILABLE while the content is being read.
    */
-  async finish(target: UploadTarget, digest: Digest, body: UploadBody | undefined): Promise<void> {
+  async finish(target: UploadTarget, digest: Digest, body: UploadBody | undefined, whole = false): Promise<void> {
     try {
       const found = await this.#find(target)
-      await this.#finishInTime(target, digest, body, found)
+      await this.#finishInTime(target, digest, body, { found, whole })
     } catch (error) {
       // A repeated close, or another request finished it while this one waited for the lease.
       const gone = error instanceof RegistryError && error.code === 'BLOB_UPLOAD_UNKNOWN'
@@ -106,7 +118,7 @@ export class Uploads {
     target: UploadTarget,
     digest: Digest,
     body: UploadBody | undefined,
-    found: rows.FoundUpload,
+    { found, whole }: { readonly found: rows.FoundUpload; readonly whole: boolean },
   ): Promise<void> {
     const received = Promise.withResolvers<void>()
     const answered = new AbortController()
@@ -117,6 +129,10 @@ export class Uploads {
       const written = body === undefined ? progressOf(lease) : await this.#write(target, lease, body, { found, digest })
       received.resolve()
       await this.#close(target, lease, written, digest)
+    }).catch(async (error: unknown) => {
+      // Where this fails too, the session expires.
+      if (whole) await this.#discard(target).catch(() => undefined)
+      throw error
     })
     const tooLong = received.promise
       .then(() => delay(CLOSE_LIMIT_MS, undefined, { signal: answered.signal, ref: false }))
@@ -152,9 +168,12 @@ export class Uploads {
   /** Ends a session and forgets its bytes. @throws RegistryError BLOB_UPLOAD_UNKNOWN. */
   async cancel(target: UploadTarget): Promise<void> {
     await this.#find(target)
-    this.#hashes.forget(target.id)
-    const gone = await this.#context.db.transaction(tx => rows.discardUpload(tx, target.id, CANCEL_GRACE_MS))
-    if (!gone) throw unknownUpload(target)
+    if (!(await this.#discard(target))) throw unknownUpload(target)
+  }
+
+  async #discard({ id }: UploadTarget): Promise<boolean> {
+    this.#hashes.forget(id)
+    return await this.#context.db.transaction(tx => rows.discardUpload(tx, id, CANCEL_GRACE_MS))
   }
 
   async #find(target: UploadTarget): Promise<rows.FoundUpload> {
@@ -190,6 +209,7 @@ export class Uploads {
   ): Promise<Progress> {
     const { db, stores, lifetimes } = this.#context
     const { row } = lease
+    const { length, most = length } = body
     const store = stores.of(row.store)
     const algorithms: DigestAlgorithm[] = found.uses_sha512 ? ['sha256', 'sha512'] : ['sha256']
     const hash = this.#hashes.resume(row, algorithms)
@@ -205,21 +225,25 @@ export class Uploads {
         }),
       )
       if (!ours) throw unknownUpload(target)
-      if (body.length === undefined) await reserve(state.offset)
+      if (most === undefined) await reserve(state.offset)
     }
     const reserve = async (bytes: number): Promise<void> => await this.#reserve(found, row.epoch, bytes, digest)
-    await reserve(row.offset + (body.length ?? 0))
+    await reserve(row.offset + (most ?? 0))
+    const announced = new AnnouncedLength(most)
     try {
       await store.append(row.store_state as WriteState, body.stream, {
-        observe: bytes => hash?.update(bytes),
+        observe(bytes) {
+          announced.take(bytes)
+          hash?.update(bytes)
+        },
         onDurable,
         signal: AbortSignal.any([lease.signal, body.signal]),
-        length: body.length,
+        length,
         last: digest !== undefined,
         attempt: row.epoch,
       })
     } catch (error) {
-      throw refusalOf(error, target)
+      throw error instanceof RangeExceeded ? pastRange(progress.offset) : refusalOf(error, target)
     } finally {
       if (hash !== undefined && hash.offset === progress.offset) this.#hashes.keep(row.id, hash)
     }
@@ -248,7 +272,7 @@ export class Uploads {
       actual = await readDigest(store, key, algorithm, lease.signal)
       if (actual !== digest) {
         // What is finished cannot be added to, so no later request could make it right.
-        await this.#context.db.transaction(tx => rows.discardUpload(tx, target.id, CANCEL_GRACE_MS))
+        await this.#discard(target)
         throw wrongDigest(digest, actual)
       }
     }

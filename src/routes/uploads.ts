@@ -71,7 +71,7 @@ async function startUpload(ctx: Context, registry: Registry, authority: Authorit
     const digest = parseDigest(whole)
     const algorithm = digest.startsWith('sha512:') ? 'sha512' : 'sha256'
     const id = await registry.startUpload(name, caller, algorithm, true)
-    await registry.finishUpload({ name, id }, digest, bodyOf(ctx))
+    await registry.finishUpload({ name, id }, digest, bodyOf(ctx), true)
     created(ctx, name, digest)
     return
   }
@@ -100,12 +100,13 @@ function bodyOf(ctx: Context): UploadBody {
   const length = announced === '' ? undefined : Number(announced)
   if (header === '') return { stream: awaited(ctx.req), start: undefined, length, signal }
   const range = parseContentRange(header)
-  if (length !== undefined && length !== range.end - range.start + 1) {
+  const most = range.end - range.start + 1
+  if (length !== undefined && length !== most) {
     throw new RegistryError('SIZE_INVALID', {
       detail: { contentRange: header, contentLength: announced },
     })
   }
-  return { stream: awaited(ctx.req), start: range.start, length, signal }
+  return { stream: awaited(ctx.req), start: range.start, length, most, signal }
 }
 
 /** Answers where the session goes on; with logins the Location carries the right to it, which outlives the token. */

@@ -206,6 +206,31 @@ void suite('upload sessions', () => {
     }
   })
 
+  void test('a chunk that goes on after its Content-Range is 416 with the present Range, and what is too much is not kept', async () => {
+    const location = await registry.startUpload('excess/a')
+    await patch(location, 'hello')
+    const chunks = [' wor', 'ld, and more'].map(text => `${text.length.toString(16)}\r\n${text}\r\n`)
+    for (const [method, path] of [
+      ['PATCH', location],
+      ['PUT', `${location}?digest=${digestOf('hello world, and more')}`],
+    ] as const) {
+      const refused = await sendRaw(server.host, {
+        method,
+        path,
+        headers: ['Transfer-Encoding: chunked', 'Content-Range: 5-10'],
+        body: `${chunks.join('')}0\r\n\r\n`,
+      })
+      assert.equal(refused.status, 416)
+      assert.match(refused.body, /RANGE_INVALID/)
+      const { headers } = await registry.ask(location)
+      assert.equal(headers.get('range'), '0-4')
+      assert.equal(refused.headers.get('range'), '0-4')
+    }
+    assert.equal((await patch(location, ' world', '5-10')).headers.get('range'), '0-10')
+    const closed = await registry.ask(`${location}?digest=${digestOf('hello world')}`, { method: 'PUT' })
+    assert.equal(closed.status, 201)
+  })
+
   void test('closing twice with a valid location is 201 both times', async () => {
     const location = await registry.startUpload('twice/a')
     for (const body of ['twice', null]) {
