@@ -1,5 +1,5 @@
 import { createServer } from 'node:http'
-import type { StorageControl } from './access/actor.ts'
+import type { RequestedWork, StorageControl } from './access/actor.ts'
 import { type Administration, createAdministration } from './access/administration.ts'
 import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
@@ -10,7 +10,6 @@ import type { Job } from './jobs/schedule.ts'
 import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
 import type { Database } from './metadata/database.ts'
-import type { WorkName } from './metadata/maintenance.ts'
 import { RegistryError } from './oci/errors.ts'
 import { VERSION } from './version.ts'
 
@@ -33,7 +32,7 @@ export async function openAccessControl(
   storage: StorageControl,
   log: Log,
   opened: AsyncDisposableStack,
-  onWorkRequested: (work: WorkName) => void,
+  onWorkRequested: (work: RequestedWork) => void,
 ): Promise<AccessControl> {
   const access = config.auth.mode === 'token' ? await openLogins(config, db, log, opened) : undefined
   if (access?.nobodyAdministers === true) {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
-import type { StorageControl, StoreOwnership } from './access/actor.ts'
+import type { RequestedWork, StorageControl, StoreOwnership } from './access/actor.ts'
 import type { Config } from './config.ts'
 import { type Ownership, StoreOwner, adoptStores } from './gc/store-owner.ts'
 import type { Job } from './jobs/schedule.ts'
@@ -20,8 +20,8 @@ import { checkBucket } from './storage/s3-check.ts'
 import { openS3Store } from './storage/s3.ts'
 import { type OpenStore, Stores } from './storage/stores.ts'
 
-/** How long a move that was asked for waits for its beginning. */
-const MOVE_LOOK_MS = 2_000
+/** A move begins when it is asked for; this is for one whose process died. */
+const MOVE_LOOK_MS = 60_000
 /** What a directory has for its transfers where a bucket is configured as well. */
 const BESIDE_S3_BYTES = 64 * 2 ** 20
 
@@ -184,7 +184,7 @@ function noteOf(name: string, ownership: Exclude<Ownership, 'ours' | 'settling'>
 /** What works on the move that was asked for. */
 function moveJob({ registry }: Config, db: Database, stores: Stores, owners: Owners, log: Log): Job {
   return {
-    name: 'move content',
+    name: 'move content' satisfies RequestedWork,
     everyMs: MOVE_LOOK_MS,
     run: async signal => {
       const outcome = await workOnCopy(

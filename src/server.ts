@@ -3,6 +3,7 @@ import { access, mkdir } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { RequestedWork } from './access/actor.ts'
 import { accessRoutes, openAccessControl, serveLocally } from './access-control.ts'
 import { createApp, createLocalApp } from './app.ts'
 import type { Config } from './config.ts'
@@ -187,8 +188,8 @@ const RUNS_KEPT_MS = 90 * 24 * 60 * MINUTE_MS
 function retentionJobs(config: Config, db: Database, pulls: PullCounts): Job[] {
   const context = { db, lifetimes: config.registry, flushPulls: () => pulls.flush() }
   return [
-    // Often: whoever asks for a plan waits for it.
-    { name: 'retain', everyMs: 2_000, run: signal => retain(context, signal) },
+    // What somebody asks for begins at once; this is for schedules, and for runs whose process died.
+    { name: 'retain' satisfies RequestedWork, everyMs: MINUTE_MS, run: signal => retain(context, signal) },
     {
       name: 'forget retention runs',
       everyMs: 60 * MINUTE_MS,

@@ -26,6 +26,9 @@ export interface StorageControl {
 /** Whose a store is, as `gc/store-owner.ts` tells it. */
 export type StoreOwnership = 'ours' | 'settling' | 'unclaimed' | 'foreign' | 'contested' | 'unknown'
 
+/** Background work that somebody can ask for, by the name of its job. */
+export type RequestedWork = WorkName | 'retain' | 'move content'
+
 /** What the use cases of administration work with. */
 export interface AdministrationContext {
   readonly db: Database
@@ -46,7 +49,7 @@ export interface AdministrationContext {
   /** Where bytes lie. */
   readonly storage: StorageControl
   /** Told of work that was asked for, so that this process begins it at once. */
-  readonly onWorkRequested: (work: WorkName) => void
+  readonly onWorkRequested: (work: RequestedWork) => void
   /** How signing keys live; in milliseconds. */
   readonly keyLifetimes: { readonly rotationMs: number; readonly longestTokenMs: number }
 }

@@ -38,7 +38,7 @@ export async function startRetention(
 ): Promise<{ readonly id: number }> {
   const { db } = context
   const isWithin = await administeredBy(db, actor)
-  return await db.transaction(async tx => {
+  const run = await db.transaction(async tx => {
     const row = await findPolicy(tx, ask.policy)
     const what = `retention policy ${ask.policy}`
     const policy = found(row !== undefined && isWithin([row.pattern]) ? row : undefined, what)
@@ -48,6 +48,8 @@ export async function startRetention(
     await record(tx, actor, 'retention.run', { ...ask, run: id })
     return { id }
   })
+  context.onWorkRequested('retain')
+  return run
 }
 
 /**
@@ -69,6 +71,7 @@ export async function confirmRetention(context: AdministrationContext, actor: Ac
     }
     await record(tx, actor, 'retention.confirm', { policy: run.policy, run: id })
   })
+  context.onWorkRequested('retain')
 }
 
 /** Runs, newest first: those of policies that the actor may change. @throws RegistryError DENIED. */

@@ -67,7 +67,7 @@ export async function planStorageCopy(
 }
 
 /**
- * Asks for everything to be moved to a store; some process begins within seconds, and another goes on where it dies.
+ * Asks for everything to be moved to a store; this process begins, and another goes on where it dies.
  * @throws RegistryError DENIED; INVALID for a store that is not configured; CONFLICT while a move is under way, or where
  * the store is not this registry's.
  */
@@ -85,7 +85,7 @@ export async function startStorageCopy(
       message: `the store ${to} is not this registry's (${owner}): see berth storage adopt`,
     })
   }
-  return await db.transaction(async tx => {
+  const copy = await db.transaction(async tx => {
     const ask = { target: to, atOnce, bytesPerSecond, requestedBy: actor.identity.name }
     if (!(await copies.requestCopy(tx, ask))) {
       throw new RegistryError('CONFLICT', {
@@ -95,6 +95,8 @@ export async function startStorageCopy(
     await record(tx, actor, 'storage.copy', { to, atOnce, bytesPerSecond: bytesPerSecond ?? null })
     return present(await copies.findCopy(tx))
   })
+  context.onWorkRequested('move content')
+  return copy
 }
 
 /** The move that was asked for last. @throws RegistryError DENIED; NOT_FOUND where none ever was. */

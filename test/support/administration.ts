@@ -1,4 +1,4 @@
-import type { Actor, StorageControl } from '../../src/access/actor.ts'
+import type { Actor, AdministrationContext, StorageControl } from '../../src/access/actor.ts'
 import { type Administration, createAdministration } from '../../src/access/administration.ts'
 import type { Database } from '../../src/metadata/database.ts'
 
@@ -15,7 +15,7 @@ const NO_STORES: StorageControl = {
 }
 
 /** Administration of a registry without logins, on an index. */
-export function withAdministration(db: Database): Administration {
+export function withAdministration(db: Database, parts: Partial<AdministrationContext> = {}): Administration {
   return createAdministration({
     db,
     isOpen: true,
@@ -25,5 +25,6 @@ export function withAdministration(db: Database): Administration {
     onKeysChanged: () => undefined,
     onWorkRequested: () => undefined,
     storage: NO_STORES,
+    ...parts,
   })
 }
