@@ -1,5 +1,6 @@
 import type { Database } from '../metadata/database.ts'
 import { insertEvents } from '../metadata/events.ts'
+import { postponeReturnableLinks, postponeReturnableManifests } from '../metadata/returnable.ts'
 import * as rows from '../metadata/sweep.ts'
 
 /** How the collector works. Durations in milliseconds. */
@@ -23,12 +24,14 @@ export interface SweepResult {
 
 /** A manifest that cannot go now, because something it names is being changed, is looked at again after this. */
 const POSTPONE_MS = 10_000
+/** What is in a repository that can come back is looked at this rarely: its drain takes it in the end. */
+const RETURNABLE_MS = 86_400_000
 
 const NOTHING: SweepResult = { looked: 0, manifests: 0, links: 0, blobs: 0, bytes: 0 }
 
 /**
  * Collects what nothing keeps and nobody was promised, in batches, until a round finds nothing new: manifests, then
- * links, then blobs. Safe while pushes go on, and in any number of processes at once. `onBatch` runs after every batch
+ * links, then blobs. Passes over deleted repositories until their drain begins. Safe while pushes go on, and in any number of processes at once. `onBatch` runs after every batch
  * that found something, and may slow the sweep down or end it by throwing.
  */
 export async function sweep(
@@ -55,15 +58,11 @@ export async function sweepManifests(db: Database, options: SweepOptions): Promi
   return await db.transaction(async tx => {
     const expired = await rows.lockExpiredManifests(tx, options.batch)
     if (expired.length === 0) return NOTHING
-    const unrooted = new Set(
-      await rows.findUnrooted(
-        tx,
-        expired.map(manifest => manifest.id),
-      ),
-    )
+    const ids = (await postponeReturnableManifests(tx, expired, RETURNABLE_MS)).map(({ id }) => id)
+    const unrooted = new Set(await rows.findUnrooted(tx, ids))
     await rows.keepManifests(
       tx,
-      expired.map(manifest => manifest.id).filter(id => !unrooted.has(id)),
+      ids.filter(id => !unrooted.has(id)),
     )
     const held = await rows.releaseDependants(tx, [...unrooted], options.leaseMs)
     await rows.postponeManifests(tx, [...held], POSTPONE_MS)
@@ -84,9 +83,10 @@ export async function sweepLinks(db: Database, options: SweepOptions): Promise<S
   return await db.transaction(async tx => {
     const expired = await rows.lockExpiredLinks(tx, options.batch)
     if (expired.length === 0) return NOTHING
-    const kept = await rows.keepNamedLinks(tx, expired)
-    await rows.markUnlinked(tx, await rows.deleteLinks(tx, expired))
-    return { ...NOTHING, looked: expired.length, links: expired.length - kept }
+    const links = await postponeReturnableLinks(tx, expired, RETURNABLE_MS)
+    const kept = await rows.keepNamedLinks(tx, links)
+    await rows.markUnlinked(tx, await rows.deleteLinks(tx, links))
+    return { ...NOTHING, looked: expired.length, links: links.length - kept }
   })
 }
 

@@ -1,4 +1,5 @@
 import type { Queryable } from './database.ts'
+import { RETURNABLE } from './returnable.ts'
 import { EXPIRED, ROOTED } from './sweep.ts'
 
 // What the collector would do, read without any lock: for people who want to know before it does, and for gauges.
@@ -79,7 +80,8 @@ const QUERIES: Readonly<Record<DueKind, string>> = {
         from manifest m where ${DOOMED})
     select d.key, r.name as repository, d.digest, d.size, d.lease_until as since, d.deleted_at,
            d.subject_digest as subject, false as is_last
-      from due d join repository r on r.id = d.repository_id where d.key > $1 order by d.key limit $2`,
+      from due d join repository r on r.id = d.repository_id and not (${RETURNABLE})
+     where d.key > $1 order by d.key limit $2`,
   link: `
     with due as materialized (
       select lpad(l.repository_id::text, 20, '0') || lpad(l.blob_id::text, 20, '0') as key, l.*
@@ -91,7 +93,7 @@ const QUERIES: Readonly<Record<DueKind, string>> = {
            null::text as subject,
            not exists (select from repository_blob o where o.blob_id = d.blob_id and o.repository_id <> d.repository_id)
              as is_last
-      from due d join repository r on r.id = d.repository_id join blob b on b.id = d.blob_id
+      from due d join repository r on r.id = d.repository_id and not (${RETURNABLE}) join blob b on b.id = d.blob_id
      where d.key > $1 order by d.key limit $2`,
   blob: `
     with due as materialized (

@@ -3,6 +3,7 @@ import { after, before, suite, test } from 'node:test'
 import { drainRepositories } from '../../src/gc/drain.ts'
 import { sweep } from '../../src/gc/sweep.ts'
 import type { Digest } from '../../src/oci/digest.ts'
+import { listDue } from '../../src/metadata/collection-queue.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 import { parseName, parseReference, parseTag } from '../../src/oci/name.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
@@ -97,6 +98,30 @@ void suite('a repository', () => {
     assert.equal(await drainRepositories(database.db, HOUR_MS, goOn), 0)
     await undelete('kept/app')
     assert.equal(await pulled('kept/app', 'v1'), image)
+  })
+
+  test('comes back with what a collection would have taken of a living one: untagged images, referrers, loose blobs', async () => {
+    const name = parseName('loose/app')
+    const tagged = await pushImage(rules.registry, 'loose/app', 'v1')
+    const untagged = await pushImage(rules.registry, 'loose/app', undefined)
+    const orphan = await pushImage(rules.registry, 'loose/app', undefined, { subject: untagged })
+    const loose = await pushBlob(rules.registry, 'loose/app')
+    const deleted = await pushImage(rules.registry, 'loose/app', 'v2')
+    await rules.registry.deleteManifest(name, parseReference(deleted), PUSHER)
+    await remove('loose/app')
+    for (let round = 0; round < 3; round += 1) {
+      await letTimePass(database.db)
+      await sweep(database.db, { batch: 2, leaseMs: HOUR_MS, trashGraceMs: HOUR_MS }, goOn)
+    }
+    const due = await Promise.all((['manifest', 'link'] as const).map(kind => listDue(database.db, kind, '', 100)))
+    assert.deepEqual(due.flat(), [], 'a dry run says the same')
+    await undelete('loose/app')
+    for (const digest of [tagged, untagged, orphan]) assert.equal(await pulled('loose/app', digest), digest)
+    assert.equal((await rules.registry.statBlob(name, loose, PUSHER)).size, 64)
+    await rules.registry.undeleteManifest(name, deleted, ADMIN)
+    assert.equal(await pulled('loose/app', 'v2'), deleted)
+    await remove('loose/app')
+    assert.ok((await drainRepositories(database.db, 0, goOn)) >= 1, 'and nothing holds up the end of its grace')
   })
 
   test('frees its name at once, and does not come back over another of that name', async () => {
