@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { type WalkCursor, type WalkProgress, walkIndex } from '../../src/gc/consistency.ts'
 import { sweepBlobs, sweepLinks, sweepManifests } from '../../src/gc/sweep.ts'
+import { takeTurn } from '../../src/gc/work.ts'
 import type { Database, Transaction } from '../../src/metadata/database.ts'
 import * as rows from '../../src/metadata/sweep.ts'
 import { parseName } from '../../src/oci/name.ts'
@@ -81,6 +83,36 @@ void describe('two processes that sweep at once lose sight of nothing (PostgreSQ
     assert.deepEqual(await lost(), [])
     const { digest } = await test.registry.statManifest(name, { digest: parent }, PUSHER)
     assert.equal(digest, parent, 'the index waits until nobody judges what it names')
+  })
+
+  it('a blob that one changes and rolls back while the other removes its last link: the walk over the index finds it', async () => {
+    const layer = await pushBlob(test.registry, REPOSITORY)
+    await letTimePass(index.db)
+    const failure = new Error('rolled back')
+    const changing = index.db.transaction(async tx => {
+      // As a repair does: it marks the blob itself, so that who removes a link need not wait for it.
+      await tx.query('update blob set unlinked_at = clock_timestamp() where digest = $1', [layer])
+      await sweepLinks(other, OPTIONS)
+      throw failure
+    })
+    await assert.rejects(changing, failure)
+    assert.equal((await lost()).length, 1, 'nobody would look at it any more')
+    const drift: [string, number][] = []
+    const { signal } = new AbortController()
+    const walk = {
+      db: other,
+      window: 100,
+      windows: 100,
+      leaseMs: 60_000,
+      pause: () => Promise.resolve(),
+      onDrift: (table: string, count: number) => void drift.push([table, count]),
+    }
+    await takeTurn<WalkCursor, WalkProgress>(other, { name: 'consistency', everyMs: 0, signal }, turn =>
+      walkIndex(walk, turn),
+    )
+    assert.deepEqual(drift, [['blob', 1]])
+    await sweepBlobs(other, OPTIONS)
+    assert.deepEqual(await index.db.query('select from blob where digest = $1', [layer]), [])
   })
 
   it('a blob whose mark one takes away while the other removes its last link', async () => {
