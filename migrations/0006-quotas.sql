@@ -80,7 +80,8 @@ create table quota (
 
 -- What is left of a quota, in parts that transactions can take from at the same time. Together: limit less use.
 create table quota_slot (
-  quota_id bigint not null references quota (id) on delete cascade,
+  -- No foreign key, here and below: pushes would hold the quota by it, and its removal wait for what they hold.
+  quota_id bigint not null,
   slot integer not null,
   free bigint not null,
   primary key (quota_id, slot)
@@ -88,7 +89,7 @@ create table quota_slot (
 
 -- For physical quotas: how many of their repositories count the blob.
 create table quota_blob (
-  quota_id bigint not null references quota (id) on delete cascade,
+  quota_id bigint not null,
   blob_id bigint not null,
   size bigint not null,
   links bigint not null,

@@ -1,6 +1,8 @@
 import type { Database } from '../metadata/database.ts'
+import { removeQuotaRests } from '../metadata/quotas.ts'
 import * as checks from '../metadata/usage-check.ts'
 import { foldUsage } from '../metadata/usage-fold.ts'
+import { inBatches } from './in-batches.ts'
 
 const FOLD_BATCH = 500
 const PRUNE_BATCH = 1000
@@ -14,6 +16,11 @@ export async function foldAllUsage(db: Database, signal?: AbortSignal): Promise<
     folded += batch
     if (batch < FOLD_BATCH) return folded
   }
+}
+
+/** Removes, in batches, what was counted for quotas that are gone. Ends between batches when `signal` fires. */
+export async function forgetGoneQuotas(db: Database, signal?: AbortSignal): Promise<number> {
+  return await inBatches(db, PRUNE_BATCH, removeQuotaRests, signal)
 }
 
 /** How counters are checked. */

@@ -181,22 +181,35 @@ export async function insertChildEdges(
 
 /**
  * Locks, in the order of their ids, what a change of tags will write to: those that the tags (whose writers wait for each
- * other by now) point to, and the manifest of that digest where it is there already.
+ * other by now) point to, and the manifests of these digests where they are there already.
  */
 export async function lockTargets(
   tx: Transaction,
   repositoryId: number,
-  digest: Digest | undefined,
+  digests: readonly string[],
   tags: readonly string[],
 ): Promise<void> {
   // Alternatives joined by `or` would look at every manifest of the repository.
   await tx.query(
     `select id from manifest
-      where id in (select id from manifest where repository_id = $1 and digest = $2
+      where id in (select id from manifest where repository_id = $1 and digest = any($2::text[])
                    union all
                    select manifest_id from tag where repository_id = $1 and name = any($3::text[]))
       order by id for no key update`,
-    [repositoryId, digest ?? null, tags],
+    [repositoryId, digests, tags],
+  )
+}
+
+/**
+ * Locks the manifests that name a blob, in the order of their ids, as those do who write their edges: the sweep removes
+ * several at a time.
+ */
+export async function lockManifestsOf(tx: Transaction, repositoryId: number, blob: Digest): Promise<void> {
+  await tx.query(
+    `select id from manifest
+      where id in (select manifest_id from manifest_blob where repository_id = $1 and digest = $2)
+      order by id for no key update`,
+    [repositoryId, blob],
   )
 }
 

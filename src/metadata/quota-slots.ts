@@ -41,15 +41,14 @@ export async function quotaStates(
  * Takes `bytes` (more than 0) of what is left. Answers how the quota stood before, and whether it had so much left;
  * undefined where the quota is gone.
  */
-export async function takeFree(
-  tx: Transaction,
-  quotaId: number,
-  bytes: number,
-): Promise<(QuotaState & { readonly taken: boolean }) | undefined> {
-  // Where others hold every slot that has enough, one of them is waited for.
-  for (const others of ['skip locked', '']) {
-    const took = await takeFromSlot(tx, quotaId, bytes, others)
+export async function takeFree(tx: Transaction, quotaId: number, bytes: number): Promise<Taken | undefined> {
+  // Where others hold every slot that has enough, one of them is waited for. A slot that had enough when it was found and
+  // has not when it is locked stays locked, and all are locked in their order next: so it is let go first.
+  await tx.query('savepoint slot')
+  for (const take of [takeFromFreeSlot, takeFromOneSlot]) {
+    const took = await take(tx, quotaId, bytes)
     if (took === undefined || took.taken) return took
+    await tx.query('rollback to savepoint slot')
   }
   const free = await lockSlots(tx, quotaId)
   const [state] = await quotaStates(tx, [quotaId])
@@ -59,20 +58,27 @@ export async function takeFree(
   return { ...state, taken: true }
 }
 
-async function takeFromSlot(
-  tx: Transaction,
-  quotaId: number,
-  bytes: number,
-  others: string,
-): Promise<(QuotaState & { readonly taken: boolean }) | undefined> {
+type Taken = QuotaState & { readonly taken: boolean }
+
+/** Takes from a slot that nobody holds. */
+async function takeFromFreeSlot(tx: Transaction, quotaId: number, bytes: number): Promise<Taken | undefined> {
+  return await takeFromSlot(tx, quotaId, bytes, 'for update skip locked')
+}
+
+/** Takes from a slot that others may hold: waits for it, and for no other. */
+async function takeFromOneSlot(tx: Transaction, quotaId: number, bytes: number): Promise<Taken | undefined> {
+  return await takeFromSlot(tx, quotaId, bytes, '')
+}
+
+async function takeFromSlot(tx: Transaction, quotaId: number, bytes: number, lock: string): Promise<Taken | undefined> {
   // A slot below zero: the quota is over its limit, and what others of its slots got back since is not free.
-  const rows = await tx.query<QuotaState & { taken: boolean }>(
+  const rows = await tx.query<Taken>(
     `with slots as (select sum(free)::bigint as free, min(free) as least from quota_slot where quota_id = $1),
      taken as (
        update quota_slot set free = free - $2
-        where quota_id = $1 and slot = (
+        where quota_id = $1 and free >= $2 and slot = (
           select slot from quota_slot where quota_id = $1 and free >= $2 and (select least from slots) >= 0
-           order by random() limit 1 for update ${others})
+           order by random() limit 1 ${lock})
        returning slot)
      select q.pattern, q.measure, q.limit_bytes as limit, exists (select from taken) as taken,
             q.limit_bytes - s.free as used

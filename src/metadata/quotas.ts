@@ -67,10 +67,41 @@ export async function putQuota(
   await insertSlots(tx, made.id, quota.limit_bytes)
 }
 
-/** Removes a quota. False when there is none. Repositories forget it as they are checked. */
+/**
+ * Removes a quota: it holds nobody up from then on. False when there is none. Repositories forget it as they are checked,
+ * and {@link removeQuotaRests} removes what was counted for it.
+ */
 export async function deleteQuota(tx: Transaction, pattern: string, measure: string): Promise<boolean> {
   const rows = await tx.query('delete from quota where pattern = $1 and measure = $2 returning id', [pattern, measure])
   return rows.length === 1
+}
+
+/**
+ * Removes up to `limit` rows of what was counted for quotas that are gone, but none that somebody holds; answers how many.
+ * Which quotas have rows is found by one look-up for each.
+ */
+export async function removeQuotaRests(tx: Transaction, limit: number): Promise<number> {
+  let removed = 0
+  for (const [table, key] of [
+    ['quota_blob', 'blob_id'],
+    ['quota_slot', 'slot'],
+  ] as const) {
+    const rows = await tx.query(
+      `with recursive counted as (
+         select min(quota_id) as id from ${table}
+         union all
+         select (select min(quota_id) from ${table} where quota_id > c.id) from counted c where c.id is not null),
+       gone as materialized (
+         select id from counted c where id is not null and not exists (select from quota q where q.id = c.id)),
+       rest as (
+         select t.quota_id, t.${key} as key from gone cross join lateral (
+           select quota_id, ${key} from ${table} where quota_id = gone.id limit $1 for update skip locked) t limit $1)
+       delete from ${table} t using rest where t.quota_id = rest.quota_id and t.${key} = rest.key returning 1 as one`,
+      [limit],
+    )
+    removed += rows.length
+  }
+  return removed
 }
 
 /** Keeps quotas from being made until the transaction ends, so that a new repository sees all that count it. */

@@ -111,17 +111,13 @@ export async function untaggedUses(
   )
 }
 
-/** Leaves such manifests to the collector in `leaseMs`. Answers the digests of those for which that is sooner. */
+/** Leaves such manifests, which the caller has locked, to the collector in `leaseMs`. Answers the digests of those for which that is sooner. */
 export async function shortenLeases(
   tx: Transaction,
   repositoryId: number,
   digests: readonly string[],
   { leaseMs, deleteGraceMs }: Lingering,
 ): Promise<readonly Digest[]> {
-  await tx.query(
-    `select id from manifest where repository_id = $1 and digest = any($2::text[]) order by id for no key update`,
-    [repositoryId, digests],
-  )
   const rows = await tx.query<{ digest: Digest }>(
     `update manifest m set lease_until = clock_timestamp() + $2 * interval '1 millisecond'
       where m.repository_id = $1 and m.digest = any($3::text[]) and ${LINGERS('$2', '$4')} returning m.digest`,

@@ -13,7 +13,15 @@ export async function listTags(db: Queryable, repositoryId: number, last: string
 
 /** Makes the writers of one tag wait for each other from here to the end of the transaction, also where the tag is new. */
 export async function serialiseTag(tx: Transaction, repositoryId: number, name: Tag): Promise<void> {
-  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`tag ${repositoryId} ${name}`])
+  await tx.query(
+    `select pg_advisory_xact_lock_shared(hashtextextended($1, 0)), pg_advisory_xact_lock(hashtextextended($2, 0))`,
+    [`tags ${repositoryId}`, `tag ${repositoryId} ${name}`],
+  )
+}
+
+/** The same for all tags of a repository at once: for who writes more of them than can be locked one by one. */
+export async function serialiseTags(tx: Transaction, repositoryId: number): Promise<void> {
+  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`tags ${repositoryId}`])
 }
 
 /** A manifest that a tag points or pointed to. */

@@ -38,12 +38,11 @@ export function usageValues(repositoryId: number, change: Usage): number[] {
   return [repositoryId, blobs, blobBytes, manifests, manifestBytes, tags]
 }
 
-/** What a repository no longer uses: the link of the blob `blob_id`, or a manifest with that many tags. Size in bytes. */
+/** What a repository no longer uses: the link of the blob `blob_id`, or a manifest. Size in bytes. */
 export interface Release {
   readonly repository_id: number
   readonly blob_id?: number
   readonly size: number
-  readonly tags?: number
 }
 
 /**
@@ -52,17 +51,16 @@ export interface Release {
 export async function insertReleases(tx: Transaction, releases: readonly Release[]): Promise<void> {
   if (releases.length === 0) return
   await tx.query(
-    `insert into usage_delta (repository_id, blob_id, blobs, blob_bytes, manifests, manifest_bytes, tags, settled)
+    `insert into usage_delta (repository_id, blob_id, blobs, blob_bytes, manifests, manifest_bytes, settled)
      select g.repository_id, g.blob_id, case when g.blob_id is null then 0 else -1 end,
             case when g.blob_id is null then 0 else -g.size end,
             case when g.blob_id is null then -1 else 0 end,
-            case when g.blob_id is null then -g.size else 0 end, -g.tags, false
-       from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) as g (repository_id, blob_id, size, tags)`,
+            case when g.blob_id is null then -g.size else 0 end, false
+       from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as g (repository_id, blob_id, size)`,
     [
       releases.map(release => release.repository_id),
       releases.map(release => release.blob_id ?? null),
       releases.map(release => release.size),
-      releases.map(release => release.tags ?? 0),
     ],
   )
 }

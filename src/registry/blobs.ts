@@ -3,9 +3,10 @@ import type { Digest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import * as blobs from '../metadata/blobs.ts'
-import { sqlState } from '../metadata/database.ts'
+import { type Transaction, sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
 import { LookUp } from '../metadata/look-up.ts'
+import { lockManifestsOf } from '../metadata/manifests.ts'
 import { RowMemory } from '../metadata/row-memory.ts'
 import { holdExistingRepository, holdRepository } from '../metadata/repositories.ts'
 import type { ByteRange, StorageKey } from '../storage/blob-store.ts'
@@ -132,18 +133,27 @@ export async function deleteBlob(
   const repositoryId = await context.db.transaction(async tx => {
     const repository = await holdExistingRepository(tx, name)
     if (repository !== undefined) checkBinding(caller, repository.id)
-    const link = repository && (await blobs.lockLink(tx, repository.id, digest))
-    if (repository === undefined || link === undefined) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
-    const user = await blobs.findUserOfBlob(tx, repository.id, digest)
-    if (user !== undefined) {
-      throw new RegistryError('UNSUPPORTED', {
-        message: 'the blob is in use: delete the manifest that names it first',
-        detail: { digest, manifest: user },
-      })
-    }
+    const unknown = (): RegistryError => new RegistryError('BLOB_UNKNOWN', { detail: { digest } })
+    if (repository === undefined || !(await blobs.hasLink(tx, repository.id, digest))) throw unknown()
+    // Looked at first without a lock: what is in use may be named by very many.
+    await refuseUsed(tx, repository.id, digest)
+    await lockManifestsOf(tx, repository.id, digest)
+    const link = await blobs.lockLink(tx, repository.id, digest)
+    if (link === undefined) throw unknown()
+    await refuseUsed(tx, repository.id, digest)
     await blobs.removeLink(tx, repository.id, link.blob_id)
     await insertEvent(tx, 'blob.delete', name, { digest, principal: caller.principal })
     return repository.id
   })
   await settleUsage(context.db, repositoryId)
+}
+
+/** @throws RegistryError UNSUPPORTED while a visible manifest names the blob. */
+async function refuseUsed(tx: Transaction, repositoryId: number, digest: Digest): Promise<void> {
+  const user = await blobs.findUserOfBlob(tx, repositoryId, digest)
+  if (user === undefined) return
+  throw new RegistryError('UNSUPPORTED', {
+    message: 'the blob is in use: delete the manifest that names it first',
+    detail: { digest, manifest: user },
+  })
 }

@@ -6,6 +6,7 @@ import { insertEvent } from '../metadata/events.ts'
 import * as manifests from '../metadata/manifests.ts'
 import { holdExistingRepository } from '../metadata/repositories.ts'
 import { removeTagsOf, tagsOf } from '../metadata/tags.ts'
+import { NO_USAGE, insertUsage } from '../metadata/usage.ts'
 import { recordAct } from './audit.ts'
 import { type AdminCaller, type Caller, type RegistryContext, checkBinding } from './context.ts'
 import { type TagGuard, openTagGuard } from './tag-guard.ts'
@@ -106,10 +107,12 @@ async function removeManifest(
   if (guard.hasRules) {
     for (const tag of await tagsOf(tx, repositoryId, manifest.manifest_id)) guard.check(tag, 'deleted')
   }
-  const tags = await removeTagsOf(tx, repositoryId, manifest, caller.principal)
   await manifests.hideManifest(tx, manifest.manifest_id, context.lifetimes.deleteGraceMs)
   await manifests.unrootDependants(tx, repositoryId, manifest, keptMs(context.lifetimes))
-  await removeManifests(tx, repositoryId, [{ id: manifest.manifest_id, size: manifest.size, tags }])
+  await removeManifests(tx, repositoryId, [{ id: manifest.manifest_id, size: manifest.size }])
+  // After the links, which an undelete holds when it makes tags.
+  const tags = await removeTagsOf(tx, repositoryId, manifest, caller.principal)
+  await insertUsage(tx, repositoryId, { ...NO_USAGE, tags: -tags })
   await insertEvent(tx, 'manifest.delete', deletion.name, { digest, tags, principal: caller.principal })
 }
 

@@ -125,7 +125,7 @@ export async function pushManifest(
     if (algorithm === 'sha512') await rememberSha512(tx, repository.id)
     const guard = tags.length === 0 ? undefined : await openTagGuard(tx, push.name, caller)
     for (const tag of tags) await serialiseTag(tx, repository.id, tag)
-    await manifests.lockTargets(tx, repository.id, digest, tags)
+    await manifests.lockTargets(tx, repository.id, [digest], tags)
     const { manifestId, appeared, absent, links } = await writeManifest(context, tx, {
       push,
       plan,

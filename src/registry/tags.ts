@@ -8,10 +8,18 @@ import { NO_USAGE, insertUsage } from '../metadata/usage.ts'
 import type { Lifetimes, RegistryContext } from './context.ts'
 import type { TagGuard } from './tag-guard.ts'
 
-/** Holds tags still for their removal, to the end of the transaction, in the order in which pushes do. */
-export async function lockTags(tx: Transaction, repositoryId: number, tags: readonly Tag[]): Promise<void> {
+/**
+ * Holds tags still for their removal, to the end of the transaction, in the order in which pushes do; with the manifests of
+ * `digests`, which are to be changed beside them.
+ */
+export async function lockTags(
+  tx: Transaction,
+  repositoryId: number,
+  tags: readonly Tag[],
+  digests: readonly string[] = [],
+): Promise<void> {
   for (const tag of tags.toSorted()) await serialiseTag(tx, repositoryId, tag)
-  await lockTargets(tx, repositoryId, undefined, tags)
+  await lockTargets(tx, repositoryId, digests, tags)
 }
 
 /**

@@ -7,7 +7,7 @@ import { insertEvent } from '../metadata/events.ts'
 import { readManifestContent } from '../metadata/manifests.ts'
 import { type RepositoryRow, holdExistingRepository } from '../metadata/repositories.ts'
 import { lastRemoved, restoreTags, tagsRemovedWith } from '../metadata/tag-history.ts'
-import { type TagTarget, serialiseTag, targetOf } from '../metadata/tags.ts'
+import { type TagTarget, serialiseTag, serialiseTags, targetOf } from '../metadata/tags.ts'
 import { bindEdges, findAbsentBlobs, lockFamily, reviveManifests } from '../metadata/undelete.ts'
 import { countLinks } from '../metadata/usage.ts'
 import { recordAct } from './audit.ts'
@@ -43,6 +43,8 @@ export async function undeleteManifest(
     const repositoryId = repository.id
     const guard = await openTagGuard(tx, name, caller)
     const place = { repositoryId, name, caller }
+    // As pushes do: who writes tags is waited for before any manifest is locked.
+    await serialiseTags(tx, repositoryId)
     const { target, manifests, use } = await reviveFamily(context, tx, place, { digest, tags: [] })
     const names = await tagsRemovedWith(tx, repositoryId, digest)
     const tags = await restoreTags(tx, repositoryId, names, target, caller.principal)

@@ -71,13 +71,13 @@ export async function chargeQuotas(
 }
 
 /**
- * Ends the counting of manifests (their own `size` in bytes, their `tags`) that the transaction has locked and hidden,
+ * Ends the counting of manifests (their own `size` in bytes) that the transaction has locked and hidden,
  * and of the blobs that only they named. Never refused. {@link settleUsage} tells the quotas after the commit.
  */
 export async function removeManifests(
   tx: Transaction,
   repositoryId: number,
-  manifests: readonly { readonly id: number; readonly size: number; readonly tags: number }[],
+  manifests: readonly { readonly id: number; readonly size: number }[],
 ): Promise<void> {
   const links = await rows.discountLinks(
     tx,
@@ -85,7 +85,7 @@ export async function removeManifests(
     manifests.map(({ id }) => id),
   )
   await rows.insertReleases(tx, [
-    ...manifests.map(({ size, tags }) => ({ repository_id: repositoryId, size, tags })),
+    ...manifests.map(({ size }) => ({ repository_id: repositoryId, size })),
     ...links.map(link => ({ repository_id: repositoryId, ...link })),
   ])
 }

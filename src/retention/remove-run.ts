@@ -64,10 +64,12 @@ async function removeItems(
     return items.map(item => spare(item, 'the repository was deleted'))
   const guard = await openTagGuard(tx, repository.name, { isRetention: true })
   const tags = items.filter(({ name }) => !isDigest(name))
+  const untagged = items.filter(({ name }) => isDigest(name))
   await lockTags(
     tx,
     repositoryId,
     tags.map(({ name }) => name as Tag),
+    untagged.map(({ digest }) => digest),
   )
   // Behind the locks: from here on none of the tags can move.
   const facts = await loadFacts(tx, repositoryId, policy.untagged ? context.lifetimes : undefined)
@@ -81,7 +83,6 @@ async function removeItems(
       reason === undefined ? await removeItem(context, tx, { policy, repository, guard }, item) : spare(item, reason),
     )
   }
-  const untagged = items.filter(({ name }) => isDigest(name))
   const goes = untagged.filter(({ name }) => verdicts.get(name)?.goes === true)
   const left = await shortenLeases(
     tx,
