@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Config } from './config.ts'
-import { checkQuotas, checkUsage, foldAllUsage, forgetGoneQuotas } from './gc/usage.ts'
+import { checkQuotas, checkUsage, foldAllUsage, forgetGoneQuotas, leaveAllQuotas } from './gc/usage.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
 import type { Database } from './metadata/database.ts'
@@ -22,6 +22,7 @@ export function usageJobs(config: Config, db: Database, log: Log, metrics: Metri
   }
   return [
     { name: 'fold usage', everyMs: 5 * SECOND_MS, run: signal => foldAllUsage(db, signal) },
+    { name: 'leave quotas', everyMs: MINUTE_MS, run: signal => leaveAllQuotas(db, signal) },
     { name: 'count quotas', everyMs: MINUTE_MS, run: signal => countQuotas(db, signal) },
     { name: 'forget quotas', everyMs: MINUTE_MS, run: signal => forgetGoneQuotas(db, signal) },
     {

@@ -1,4 +1,5 @@
 import type { Database } from '../metadata/database.ts'
+import { leaveBatch, leavingRepositories } from '../metadata/quota-leaving.ts'
 import { removeQuotaRests } from '../metadata/quotas.ts'
 import * as checks from '../metadata/usage-check.ts'
 import { foldUsage } from '../metadata/usage-fold.ts'
@@ -15,6 +16,19 @@ export async function foldAllUsage(db: Database, signal?: AbortSignal): Promise<
     const batch = await db.transaction(tx => foldUsage(tx, FOLD_BATCH))
     folded += batch
     if (batch < FOLD_BATCH) return folded
+  }
+}
+
+/** Tells physical quotas of the links of repositories that were deleted, in batches. Ends between batches when `signal` fires. */
+export async function leaveAllQuotas(db: Database, signal?: AbortSignal): Promise<void> {
+  let last = 0
+  for (;;) {
+    const ids = await db.transaction(tx => leavingRepositories(tx, last, PRUNE_BATCH))
+    if (ids.length === 0) return
+    for (const id of ids) {
+      last = id
+      while (await db.transaction(tx => leaveBatch(tx, id))) signal?.throwIfAborted()
+    }
   }
 }
 

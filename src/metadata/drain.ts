@@ -3,13 +3,14 @@ import type { Transaction } from './database.ts'
 /**
  * Takes the repository that was deleted longest ago, more than `graceMs`, for its rows to be removed: once this is
  * committed it cannot come back. One that is being drained is taken again. Passes over those with ids up to `afterId`,
- * and those that somebody holds.
+ * those that somebody holds or brings back, and those of which quotas have still to be told.
  */
 export async function beginDrain(tx: Transaction, graceMs: number, afterId: number): Promise<number | undefined> {
   const rows = await tx.query<{ id: number }>(
     `update repository set draining_at = coalesce(draining_at, clock_timestamp())
       where id = (select id from repository
                    where deleted_at < clock_timestamp() - $1 * interval '1 millisecond' and id > $2
+                     and leaving = '{}' and coalesce(returning_until < clock_timestamp(), true)
                    order by id limit 1 for update skip locked)
       returning id`,
     [graceMs, afterId],

@@ -1,5 +1,5 @@
 import type { Database, Queryable, Transaction } from './database.ts'
-import { addToLimit, claimBlobs, giveBack, insertSlots, releaseBlobs } from './quota-slots.ts'
+import { addToLimit, claimBlobs, giveBack, insertSlots } from './quota-slots.ts'
 
 /** A limit on what the repositories of a pattern use together, in bytes. */
 export interface QuotaRow {
@@ -157,42 +157,18 @@ async function countBatch(
     tx,
     entered.map(row => row.id),
     [quota.id],
-    1,
   )
   return ids
 }
 
-/** A living repository enters every quota whose pattern names it, full or not: for one that was deleted and comes back. */
-export async function enterQuotas(tx: Transaction, repositoryId: number): Promise<void> {
-  await holdQuotas(tx)
-  await tx.query('select id from repository where id = $1 for update', [repositoryId])
-  const [entered] = await tx.query<{ quotas: readonly number[] }>(
-    `update repository r set quotas = array(select q.id from quota q where r.name ~ q.regex order by q.id)
-      where r.id = $1 and r.quotas = '{}' returning quotas`,
-    [repositoryId],
-  )
-  await addRepositories(tx, [repositoryId], entered?.quotas ?? [], 1)
-}
-
-/** A repository leaves all quotas and gives back at once what it used: for one that is deleted. */
-export async function leaveQuotas(tx: Transaction, repositoryId: number): Promise<void> {
-  const [left] = await tx.query<{ quotas: readonly number[] }>(
-    'select quotas from repository where id = $1 for update',
-    [repositoryId],
-  )
-  await tx.query(`update repository set quotas = '{}' where id = $1`, [repositoryId])
-  await addRepositories(tx, [repositoryId], left?.quotas ?? [], -1)
-}
-
 /**
- * Adds what locked repositories use to quotas (`sign` 1), or takes it out. Changes that quotas have not been told yet
- * will be told to these quotas later (or, after leaving, to none): so they are not in what is added here.
+ * Adds what locked repositories use to quotas. Changes that quotas have not been told yet will be told to these quotas
+ * later: so they are not in what is added here.
  */
 async function addRepositories(
   tx: Transaction,
   repositoryIds: readonly number[],
   quotaIds: readonly number[],
-  sign: 1 | -1,
 ): Promise<void> {
   if (repositoryIds.length === 0 || quotaIds.length === 0) return
   const quotas = await tx.query<{ id: number; measure: string }>(
@@ -203,22 +179,13 @@ async function addRepositories(
   const { blobBytes, manifestBytes } = await toldUsage(tx, repositoryIds)
   const links = isPhysical ? await toldLinks(tx, repositoryIds) : []
   for (const { id, measure } of quotas) {
-    if (measure === 'logical') await giveBack(tx, id, -sign * (blobBytes + manifestBytes))
-    else if (sign === 1) await giveBack(tx, id, -((await claimBlobs(tx, id, links)) + manifestBytes))
-    else
-      await giveBack(
-        tx,
-        id,
-        ((await releaseBlobs(
-          tx,
-          id,
-          links.map(link => link.blob_id),
-        )) ?? 0) + manifestBytes,
-      )
+    const blobs = measure === 'physical' ? await claimBlobs(tx, id, links) : blobBytes
+    await giveBack(tx, id, -(blobs + manifestBytes))
   }
 }
 
-async function toldUsage(
+/** What quotas were told that repositories use, in bytes. */
+export async function toldUsage(
   tx: Transaction,
   repositoryIds: readonly number[],
 ): Promise<{ readonly blobBytes: number; readonly manifestBytes: number }> {

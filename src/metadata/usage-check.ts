@@ -178,14 +178,18 @@ export async function checkQuota(tx: Transaction, quotaId: number): Promise<numb
 
 async function checkQuotaBlobs(tx: Transaction, quotaId: number): Promise<void> {
   await tx.query(
-    `with counted as (select id from repository where quotas @> array[$1::bigint]),
+    `with counted as (
+       select id, 0 as above from repository where quotas @> array[$1::bigint]
+       union all
+       select id, left_until from repository where leaving <> '{}' and leaving @> array[$1::bigint]),
      truth as (
        select blob_id, sum(links)::bigint as links, max(size) as size from (
          select l.blob_id, 1 as links, b.size from repository_blob l
-           join counted c on c.id = l.repository_id join blob b on b.id = l.blob_id where l.counted
+           join counted c on c.id = l.repository_id and l.blob_id > c.above join blob b on b.id = l.blob_id
+          where l.counted
          union all
          select u.blob_id, -u.blobs, abs(u.blob_bytes) from usage_delta u
-           join counted c on c.id = u.repository_id where not u.settled and u.blob_id is not null) x
+           join counted c on c.id = u.repository_id and u.blob_id > c.above where not u.settled) x
         group by blob_id),
      wrong as (
        select coalesce(t.blob_id, b.blob_id) as blob_id, coalesce(t.size, b.size) as size,

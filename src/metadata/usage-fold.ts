@@ -14,6 +14,13 @@ interface Delta {
   readonly settled: boolean
 }
 
+interface Counted {
+  readonly id: number
+  readonly quotas: readonly number[]
+  readonly leaving: readonly number[]
+  readonly left_until: number
+}
+
 interface Sum {
   blobs: number
   blob_bytes: number
@@ -36,8 +43,8 @@ export async function foldUsage(tx: Transaction, limit: number, repositoryId?: n
   )
   if (deltas.length === 0) return 0
   const repositoryIds = [...new Set(deltas.flatMap(({ repository_id: id }) => id ?? []))]
-  const repositories = await tx.query<{ id: number; quotas: readonly number[] }>(
-    'select id, quotas from repository where id = any($1::bigint[]) order by id for key share',
+  const repositories = await tx.query<Counted>(
+    'select id, quotas, leaving, left_until from repository where id = any($1::bigint[]) order by id for key share',
     [repositoryIds],
   )
   await addToRepositories(
@@ -50,7 +57,7 @@ export async function foldUsage(tx: Transaction, limit: number, repositoryId?: n
     sumBy(deltas, ({ store }) => store ?? undefined),
   )
   await tx.query('delete from usage_delta where id = any($1::bigint[])', [deltas.map(({ id }) => id)])
-  await tellQuotas(tx, deltas, new Map(repositories.map(({ id, quotas }) => [id, quotas])))
+  await tellQuotas(tx, deltas, new Map(repositories.map(row => [row.id, row])))
   return deltas.length
 }
 
@@ -113,12 +120,16 @@ async function addToStores(tx: Transaction, sums: ReadonlyMap<string, Sum>): Pro
 async function tellQuotas(
   tx: Transaction,
   deltas: readonly Delta[],
-  quotasOf: ReadonlyMap<number, readonly number[]>,
+  repositories: ReadonlyMap<number, Counted>,
 ): Promise<void> {
   const untold = deltas.filter(({ settled }) => !settled)
   const byQuota = new Map<number, Delta[]>()
   for (const delta of untold) {
-    for (const quota of quotasOf.get(delta.repository_id ?? -1) ?? []) {
+    const repository = repositories.get(delta.repository_id ?? -1)
+    if (repository === undefined) continue
+    // Of a repository that was deleted, quotas count the links that they were not told of.
+    const isLeft = delta.blob_id !== null && delta.blob_id > repository.left_until
+    for (const quota of [...repository.quotas, ...(isLeft ? repository.leaving : [])]) {
       byQuota.set(quota, [...(byQuota.get(quota) ?? []), delta])
     }
   }

@@ -2,13 +2,16 @@ import { RegistryError } from '../oci/errors.ts'
 import type { RepositoryName } from '../oci/name.ts'
 import { sqlState } from '../metadata/database.ts'
 import { insertEvent } from '../metadata/events.ts'
-import { enterQuotas, leaveQuotas } from '../metadata/quotas.ts'
+import { enterQuotas, leaveQuotas, returnBatch } from '../metadata/quota-leaving.ts'
+import { holdQuotas } from '../metadata/quotas.ts'
+import { findRepository } from '../metadata/repositories.ts'
 import * as rows from '../metadata/repository-admin.ts'
 import { lockDeletedRepository, reviveRepository } from '../metadata/undelete.ts'
 import { recordAct } from './audit.ts'
 import { type AdminCaller, type RegistryContext, type VisibleNames } from './context.ts'
 import { type Page, page } from './lists.ts'
 import { checkEveryTag, openTagGuard } from './tag-guard.ts'
+import { settleLeaving } from './usage.ts'
 
 /** A repository, living or deleted. */
 export interface RepositoryInfo {
@@ -84,7 +87,7 @@ export async function deleteRepository(
   name: RepositoryName,
   caller: AdminCaller,
 ): Promise<void> {
-  await context.db.transaction(async tx => {
+  const deleted = await context.db.transaction(async tx => {
     const id = await rows.lockRepository(tx, name)
     if (id === undefined) throw unknown(name)
     const guard = await openTagGuard(tx, name, caller)
@@ -93,7 +96,9 @@ export async function deleteRepository(
     await rows.hideRepository(tx, id, caller.principal)
     await insertEvent(tx, 'repository.delete', name, { id, principal: caller.principal })
     await recordAct(tx, caller, 'repository.delete', { repository: name, id })
+    return id
   })
+  await settleLeaving(context.db, deleted)
 }
 
 /**
@@ -107,8 +112,22 @@ export async function undeleteRepository(
   { name, id }: { readonly name: RepositoryName; readonly id: number | undefined },
   caller: AdminCaller,
 ): Promise<{ readonly id: number }> {
+  for (;;) {
+    const revived = await revive(context, { name, id }, caller)
+    if (revived.isBack) return { id: revived.id }
+    while (!(await context.db.transaction(tx => returnBatch(tx, revived.id))));
+  }
+}
+
+/** Does nothing where quotas have to be told of the repository's links before. */
+async function revive(
+  context: RegistryContext,
+  { name, id }: { readonly name: RepositoryName; readonly id: number | undefined },
+  caller: AdminCaller,
+): Promise<{ readonly id: number; readonly isBack: boolean }> {
   try {
     return await context.db.transaction(async tx => {
+      await holdQuotas(tx)
       const deleted = await lockDeletedRepository(tx, name, id)
       if (deleted === undefined || deleted.draining) {
         throw new RegistryError('NOT_FOUND', {
@@ -117,19 +136,24 @@ export async function undeleteRepository(
       }
       const guard = await openTagGuard(tx, name, caller)
       await checkEveryTag(tx, guard, deleted.id, 'created')
+      if ((await findRepository(tx, name)) !== undefined) throw taken(name)
+      if (!(await enterQuotas(tx, deleted.id))) return { id: deleted.id, isBack: false }
       await reviveRepository(tx, deleted.id)
-      await enterQuotas(tx, deleted.id)
       await insertEvent(tx, 'repository.undelete', name, { id: deleted.id, principal: caller.principal })
       await recordAct(tx, caller, 'repository.undelete', { repository: name, id: deleted.id })
-      return { id: deleted.id }
+      return { id: deleted.id, isBack: true }
     })
   } catch (error) {
     if (sqlState(error) !== '23505') throw error
-    throw new RegistryError('CONFLICT', {
-      message: `there is a repository ${name} again: delete it first, or keep it`,
-      cause: error,
-    })
+    throw taken(name, error)
   }
+}
+
+function taken(name: RepositoryName, cause?: unknown): RegistryError {
+  return new RegistryError('CONFLICT', {
+    message: `there is a repository ${name} again: delete it first, or keep it`,
+    cause,
+  })
 }
 
 function unknown(name: RepositoryName): RegistryError {

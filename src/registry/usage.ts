@@ -1,5 +1,6 @@
 import { damagedBytes } from '../metadata/blobs.ts'
 import type { Database, Transaction } from '../metadata/database.ts'
+import { leaveBatch } from '../metadata/quota-leaving.ts'
 import { type QuotaState, claimBlobs, physicalQuotas, quotaStates, takeFree } from '../metadata/quota-slots.ts'
 import type { RepositoryRow } from '../metadata/repositories.ts'
 import * as rows from '../metadata/usage.ts'
@@ -102,6 +103,20 @@ export async function settleUsage(db: Database, repositoryId: number | undefined
     const quotas = await db.query(`select id from repository where id = $1 and quotas <> '{}'`, [repositoryId])
     if (quotas.length === 0) return
     while ((await db.transaction(tx => foldUsage(tx, FOLD_BATCH, repositoryId))) === FOLD_BATCH);
+  } catch {
+    return
+  }
+}
+
+/** What is told at once of a repository that was deleted; the background does the rest within a minute. */
+const LEAVE_BATCHES = 5
+
+/** Gives back to physical quotas what a deleted repository counted in them; see {@link settleUsage}. */
+export async function settleLeaving(db: Database, repositoryId: number): Promise<void> {
+  try {
+    for (let batch = 0; batch < LEAVE_BATCHES; batch += 1) {
+      if (!(await db.transaction(tx => leaveBatch(tx, repositoryId)))) return
+    }
   } catch {
     return
   }

@@ -2,12 +2,18 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { after, afterEach, before, suite, test } from 'node:test'
-import { enterQuotas, leaveQuotas } from '../../src/metadata/quotas.ts'
+import { drainRepositories } from '../../src/gc/drain.ts'
+import { checkQuotas, leaveAllQuotas } from '../../src/gc/usage.ts'
+import { hideManifest } from '../../src/metadata/manifests.ts'
+import { leaveBatch, leaveQuotas, returnBatch } from '../../src/metadata/quota-leaving.ts'
+import { hideRepository, lockRepository } from '../../src/metadata/repository-admin.ts'
+import { NO_USAGE, insertUsage } from '../../src/metadata/usage.ts'
 import { type Digest, parseDigest } from '../../src/oci/digest.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
 import { parseName } from '../../src/oci/name.ts'
+import { removeManifests } from '../../src/registry/usage.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
-import { PUSHER, type TestRegistry, pushBlob, pushImage, withRegistry } from '../support/registry.ts'
+import { ADMIN, PUSHER, type TestRegistry, pushBlob, pushImage, withRegistry } from '../support/registry.ts'
 import { assertUsageIsTrue, setQuota, usedOf } from '../support/usage.ts'
 
 const KB = 1000
@@ -210,25 +216,129 @@ void suite('quotas (403 DENIED: distribution-spec, Error Codes)', () => {
     assert.equal(await used('undo/**'), full)
   })
 
-  test('a repository that leaves its quotas gives everything back, and counts again when it comes back', async () => {
+  test('a repository that is deleted gives everything back at once, and counts again when it comes back', async () => {
     await setQuota(database.db, 'leave/**', 50 * KB)
     await setQuota(database.db, 'leave/**', 50 * KB, 'physical')
     await pushImage(rules.registry, 'leave/a', 'v1', { layers: [await push('leave/a', 4 * KB)] })
-    const [repository] = await database.db.query<{ id: number }>(`select id from repository where name = 'leave/a'`)
-    const id = repository?.id ?? 0
     const full = await used('leave/**')
-    await database.db.transaction(async tx => {
-      await leaveQuotas(tx, id)
-      await tx.query('update repository set deleted_at = now() where id = $1', [id])
-    })
+    await rules.registry.deleteRepository(parseName('leave/a'), ADMIN)
     assert.equal(await used('leave/**'), 0)
     assert.equal(await used('leave/**', 'physical'), 0)
-    await database.db.transaction(async tx => {
-      await tx.query('update repository set deleted_at = null where id = $1', [id])
-      await enterQuotas(tx, id)
-    })
+    await rules.registry.undeleteRepository({ name: parseName('leave/a'), id: undefined }, ADMIN)
     assert.equal(await used('leave/**'), full)
     assert.equal(await used('leave/**', 'physical'), full)
+  })
+
+  void suite('physical quotas are told in batches of a repository that is deleted, and of one that comes back', () => {
+    const LINKS = 2_500
+    const SIZE = 10
+    const name = parseName('many/a')
+    let id = 0
+
+    /** Adds a repository with very many links, of which `many/b` has every tenth. */
+    before(async () => {
+      const shared = await push('many/a', SIZE)
+      await mount('many/b', shared, 'many/a')
+      await database.db.transaction(tx =>
+        tx.script(`
+          create temp table made on commit drop as
+            with blobs as (
+              insert into blob (digest, size, store, storage_key)
+              select 'sha256:' || md5(n::text) || md5('many' || n), ${SIZE}, store, md5('key' || n)
+                from generate_series(2, ${LINKS}) n, (select distinct store from blob) s returning id, digest, store)
+            select * from blobs;
+          insert into usage_delta (store, blobs, blob_bytes, settled)
+            select store, 1, ${SIZE}, true from made;
+          with links as (
+            insert into repository_blob (repository_id, blob_id, digest, lease_until)
+            select r.id, m.id, m.digest, 'infinity' from made m, repository r
+             where r.name = 'many/a' or (r.name = 'many/b' and m.id % 10 = 0) returning repository_id)
+          insert into usage_delta (repository_id, blobs, blob_bytes, settled)
+            select repository_id, 1, ${SIZE}, true from links`),
+      )
+      id = (await rules.registry.describeRepository(name)).id
+      await setQuota(database.db, 'many/**', 100 * KB)
+      await setQuota(database.db, 'many/**', 100 * KB, 'physical')
+    })
+
+    const drifts = async (): Promise<readonly number[]> => {
+      const found: number[] = []
+      await database.db.transaction(tx => tx.script('update quota set checked_at = null'))
+      await checkQuotas(database.db, 3_600_000, (_quota, bytes) => void found.push(bytes))
+      return found
+    }
+    const batch = async (): Promise<boolean> => await database.db.transaction(tx => leaveBatch(tx, id))
+    /** As the rules delete it, but that the process dies before it tells of any link. */
+    const die = async (): Promise<void> =>
+      await database.db.transaction(async tx => {
+        await lockRepository(tx, name)
+        await leaveQuotas(tx, id)
+        await hideRepository(tx, id, undefined)
+      })
+    const undelete = async (): Promise<void> =>
+      void (await rules.registry.undeleteRepository({ name, id: undefined }, ADMIN))
+
+    test('logical bytes are given back in the deletion, physical ones by one batch after the other, and nothing drifts', async () => {
+      const kept = await used('many/**')
+      await die()
+      assert.equal(await used('many/**'), kept - LINKS * SIZE)
+      assert.equal(await used('many/**', 'physical'), LINKS * SIZE)
+      assert.equal(await drainRepositories(database.db, 0, () => Promise.resolve()), 0, 'its drain waits')
+      assert.equal(await batch(), true)
+      const left = await used('many/**', 'physical')
+      assert.ok(left < LINKS * SIZE && left > 0.6 * LINKS * SIZE, `${left} bytes are left after a batch`)
+      assert.deepEqual(await drifts(), [])
+      await leaveAllQuotas(database.db)
+      assert.equal(await used('many/**', 'physical'), await used('many/**'))
+      assert.equal(await batch(), false)
+      await undelete()
+      assert.deepEqual([await used('many/**'), await used('many/**', 'physical')], [kept, LINKS * SIZE])
+    })
+
+    test('it comes back while they are told, and after a return that was broken off', async () => {
+      await die()
+      await batch()
+      await undelete()
+      assert.equal(await used('many/**', 'physical'), LINKS * SIZE)
+      await die()
+      await leaveAllQuotas(database.db)
+      for (let step = 0; step < 2; step += 1) await database.db.transaction(tx => returnBatch(tx, id))
+      assert.deepEqual(await drifts(), [])
+      assert.equal(await batch(), false, 'who brings it back is not undone')
+      await database.db.transaction(tx => tx.script('update repository set returning_until = now()'))
+      assert.equal(await batch(), true)
+      await undelete()
+      assert.equal(await used('many/**', 'physical'), LINKS * SIZE)
+    })
+
+    test('a quota that is made while it is deleted counts it when it comes back', async () => {
+      await die()
+      await batch()
+      await setQuota(database.db, 'many/*', 100 * KB, 'physical')
+      await undelete()
+      assert.equal(await used('many/*', 'physical'), LINKS * SIZE)
+      assert.equal(await used('many/**', 'physical'), LINKS * SIZE)
+    })
+
+    test('links that stopped to count just before are told of once', async () => {
+      const layer = await push('many/a', KB)
+      const image = await pushImage(rules.registry, 'many/a', 'v1', { layers: [layer] })
+      await database.db.transaction(async tx => {
+        const [row] = await tx.query<{ id: number; size: number }>('select id, size from manifest where digest = $1', [
+          image,
+        ])
+        assert.ok(row)
+        await hideManifest(tx, row.id, 3_600_000)
+        await tx.query('delete from tag where manifest_id = $1', [row.id])
+        await insertUsage(tx, id, { ...NO_USAGE, tags: -1 })
+        await removeManifests(tx, id, [row])
+      })
+      await die()
+      while (await batch());
+      assert.deepEqual(await drifts(), [])
+      await undelete()
+      assert.deepEqual(await drifts(), [])
+    })
   })
 
   test('a damaged blob can be pushed again where the quota is full: it counts already', async () => {
