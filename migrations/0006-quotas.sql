@@ -21,6 +21,8 @@ create table repository_usage (
   manifest_bytes bigint not null default 0,
   tags bigint not null default 0,
   bytes bigint not null generated always as (blob_bytes + manifest_bytes) stored,
+  -- When what was there before there were counters was counted; null: it is not in them yet.
+  counted_at timestamptz,
   -- When it was compared with the rows it counts.
   checked_at timestamptz
 );
@@ -96,18 +98,5 @@ create table quota_blob (
   primary key (quota_id, blob_id)
 );
 
-update repository_blob l set counted = false
- where exists (select from manifest_blob e where e.repository_id = l.repository_id and e.digest = l.digest)
-   and not exists (select from manifest_blob e join manifest m on m.id = e.manifest_id
-                    where e.repository_id = l.repository_id and e.digest = l.digest and m.deleted_at is null);
-insert into repository_usage (repository_id, blobs, blob_bytes, manifests, manifest_bytes, tags)
-select r.id, coalesce(l.blobs, 0), coalesce(l.bytes, 0), coalesce(m.manifests, 0), coalesce(m.bytes, 0),
-       coalesce(t.tags, 0)
-  from repository r
-  left join (select l.repository_id, count(*) as blobs, sum(b.size) as bytes
-               from repository_blob l join blob b on b.id = l.blob_id where l.counted group by 1) l
-         on l.repository_id = r.id
-  left join (select repository_id, count(*) as manifests, sum(size) as bytes
-               from manifest where deleted_at is null group by 1) m on m.repository_id = r.id
-  left join (select repository_id, count(*) as tags from tag group by 1) t on t.repository_id = r.id;
-insert into store_usage (store, blobs, bytes) select store, count(*), sum(size) from blob group by store;
+-- What is there is counted later, in the background: the locks above are held for no longer than this takes.
+insert into repository_usage (repository_id) select id from repository;

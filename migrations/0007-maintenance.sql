@@ -1,3 +1,6 @@
+-- What stores hold, counted here because no row is locked for it.
+insert into store_usage (store, blobs, bytes) select store, count(*), sum(size) from blob group by store;
+
 -- Work that walks the whole registry, a row each: which run it is, how far it is, and which process has it. A process
 -- that dies leaves a lease that ends, and the next one goes on from the cursor. A run is under way from started_at until
 -- finished_at is set.

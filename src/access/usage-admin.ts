@@ -17,6 +17,8 @@ export interface UsageInfo {
   readonly blobs: number
   readonly manifests: number
   readonly tags: number
+  /** False after an upgrade until what was there before is counted: the figures are too low. */
+  readonly counted: boolean
   /** How many bytes more than on that day; null where it is not known. */
   readonly growth: { readonly bytes: number; readonly since: string } | null
 }
@@ -70,6 +72,7 @@ function present(row: rows.UsageRow): UsageInfo {
     blobs: row.blobs,
     manifests: row.manifests,
     tags: row.tags,
+    counted: row.counted_at !== null,
     growth: former === null || since === null ? null : { bytes: bytes - former, since },
   }
 }

@@ -51,23 +51,26 @@ export interface UsageCheckOptions {
 
 /**
  * Compares the counters of repositories with the rows they count, one after the other, repairs what is wrong, and keeps
- * a day's figures. Any number of processes share the work. Answers how many repositories were looked at.
+ * a day's figures. A repository from before there were counters is counted by it. Any number of processes share the work. Answers how many repositories were looked at.
  */
 export async function checkUsage(db: Database, options: UsageCheckOptions): Promise<number> {
   await db.transaction(checks.insertMissingCounters)
   for (let looked = 0; ; looked++) {
-    const drift = await db.transaction(async tx => {
-      const repositoryId = await checks.lockUnchecked(tx, options.everyMs)
-      if (repositoryId === undefined) return undefined
+    const checked = await db.transaction(async tx => {
+      const next = await checks.lockUnchecked(tx, options.everyMs)
+      if (next === undefined) return undefined
+      const { repositoryId, isCounted } = next
       await checks.forgetQuotas(tx, repositoryId)
-      return await checks.checkRepository(tx, repositoryId)
+      if (!isCounted) await checks.discountHiddenLinks(tx, repositoryId)
+      return { isCounted, drift: await checks.checkRepository(tx, repositoryId) }
     })
-    if (drift === undefined) {
+    if (checked === undefined) {
       while ((await db.transaction(tx => checks.pruneDays(tx, options.keepDays, PRUNE_BATCH))) === PRUNE_BATCH);
       return looked
     }
+    const { isCounted, drift } = checked
     const { repository: _repository, ...wrong } = drift
-    if (Object.values(wrong).some(value => value !== 0)) options.onDrift(drift)
+    if (isCounted && Object.values(wrong).some(value => value !== 0)) options.onDrift(drift)
     await options.pause()
   }
 }

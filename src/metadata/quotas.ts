@@ -113,7 +113,7 @@ const BATCH = 20
 
 /**
  * Counts what was there before quotas were made, in batches of repositories that are locked for the moment of their
- * counting. Repeating it, and several at once, do no harm; one that was broken off goes on where it was.
+ * counting. Those that were never counted themselves are waited for: the quota is counted by a later call. Repeating it, and several at once, do no harm; one that was broken off goes on where it was.
  */
 export async function countQuotas(db: Database, signal?: AbortSignal): Promise<void> {
   const uncounted = await db.query<{ id: number; regex: string; measure: string }>(
@@ -129,7 +129,12 @@ export async function countQuotas(db: Database, signal?: AbortSignal): Promise<v
       last = end
     }
     await db.transaction(async tx => {
-      await tx.query('update quota set counted_at = clock_timestamp() where id = $1', [quota.id])
+      await tx.query(
+        `update quota set counted_at = clock_timestamp() where id = $1
+            and not exists (select from repository_usage u join repository r on r.id = u.repository_id
+                             where u.counted_at is null and r.deleted_at is null and r.name ~ $2)`,
+        [quota.id, quota.regex],
+      )
     })
   }
 }

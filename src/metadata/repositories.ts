@@ -45,7 +45,7 @@ export async function holdRepository(tx: Transaction, name: RepositoryName): Pro
        insert into repository (name, quotas)
        values ($1, array(select id from quota where $1 ~ regex order by id))
        on conflict (name) where deleted_at is null do nothing returning id)
-     insert into repository_usage (repository_id) select id from made`,
+     insert into repository_usage (repository_id, counted_at) select id, clock_timestamp() from made`,
     [name],
   )
   return await holdRepository(tx, name)

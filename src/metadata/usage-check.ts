@@ -1,5 +1,6 @@
 import type { Queryable, Transaction } from './database.ts'
 import { giveBack } from './quota-slots.ts'
+import { insertReleases } from './usage.ts'
 
 // The slow comparison of counters with what they count. Each is one statement, whose snapshot has a change together with
 // what was noted of it, so that nobody is locked out; and a repair is a change like any other.
@@ -26,16 +27,19 @@ export async function insertMissingCounters(tx: Transaction): Promise<void> {
   )
 }
 
-/** Locks the counters that were not checked for longest, if that is longer than `ageMs`; answers their living repository. */
-export async function lockUnchecked(tx: Transaction, ageMs: number): Promise<number | undefined> {
-  const [row] = await tx.query<{ repository_id: number }>(
-    `select repository_id from repository_usage u
+/** Locks the counters that were not checked for longest, if that is longer than `ageMs`; answers their living repository, and whether it was ever counted. */
+export async function lockUnchecked(
+  tx: Transaction,
+  ageMs: number,
+): Promise<{ readonly repositoryId: number; readonly isCounted: boolean } | undefined> {
+  const [row] = await tx.query<{ repository_id: number; is_counted: boolean }>(
+    `select repository_id, counted_at is not null as is_counted from repository_usage u
       where coalesce(checked_at < clock_timestamp() - $1 * interval '1 millisecond', true)
         and exists (select from repository r where r.id = u.repository_id and r.deleted_at is null)
       order by checked_at nulls first limit 1 for update skip locked`,
     [ageMs],
   )
-  return row?.repository_id
+  return row && { repositoryId: row.repository_id, isCounted: row.is_counted }
 }
 
 /** Compares the locked counters of a repository with its rows, repairs them, and keeps the day's figures. Answers the drift. */
@@ -70,12 +74,38 @@ export async function checkRepository(tx: Transaction, repositoryId: number): Pr
     )
   }
   await keepDay(tx, repositoryId)
-  await tx.query('update repository_usage set checked_at = clock_timestamp() where repository_id = $1', [repositoryId])
+  await tx.query(
+    `update repository_usage set checked_at = clock_timestamp(), counted_at = coalesce(counted_at, clock_timestamp())
+      where repository_id = $1`,
+    [repositoryId],
+  )
   return { ...drift, uncounted }
 }
 
 const NAMED = `exists (select from manifest_blob e join manifest m on m.id = e.manifest_id
                         where e.repository_id = l.repository_id and e.digest = l.digest and m.deleted_at is null)`
+
+/**
+ * Ends the counting of links that only deleted manifests name, in a repository that was never counted: until then every
+ * link counts.
+ */
+export async function discountHiddenLinks(tx: Transaction, repositoryId: number): Promise<void> {
+  const hidden = `l.counted and not ${NAMED}
+    and exists (select from manifest_blob e where e.repository_id = l.repository_id and e.digest = l.digest)`
+  // Locked first, against pushes that are about to name them, and judged by a later statement.
+  const found = await tx.query<{ blob_id: number }>(
+    `select l.blob_id from repository_blob l where l.repository_id = $1 and ${hidden} order by l.blob_id for update`,
+    [repositoryId],
+  )
+  if (found.length === 0) return
+  const links = await tx.query<{ repository_id: number; blob_id: number; size: number }>(
+    `update repository_blob l set counted = false from blob b
+      where l.repository_id = $1 and l.blob_id = any($2::bigint[]) and b.id = l.blob_id and ${hidden}
+     returning l.repository_id, l.blob_id, b.size`,
+    [repositoryId, found.map(row => row.blob_id)],
+  )
+  await insertReleases(tx, links)
+}
 
 /** Lets links count that a visible manifest names; answers how many did not. */
 async function countNamedLinks(tx: Transaction, repositoryId: number): Promise<number> {

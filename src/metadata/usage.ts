@@ -159,6 +159,8 @@ export interface UsageRow {
   readonly former_bytes: number | null
   readonly former_day: string | null
   readonly checked_at: Date | null
+  /** Null where what was there before there were counters is not in the figures yet. */
+  readonly counted_at: Date | null
 }
 
 /**
@@ -176,12 +178,12 @@ export async function listUsage(
   },
 ): Promise<readonly UsageRow[]> {
   return await db.query<UsageRow>(
-    `select p.repository_id, p.name, p.sort_bytes, p.checked_at,
+    `select p.repository_id, p.name, p.sort_bytes, p.checked_at, p.counted_at,
             p.blobs + d.blobs as blobs, p.blob_bytes + d.blob_bytes as blob_bytes,
             p.manifests + d.manifests as manifests, p.manifest_bytes + d.manifest_bytes as manifest_bytes,
             p.tags + d.tags as tags, o.own_bytes, f.bytes as former_bytes, f.day::text as former_day
        from (select u.repository_id, r.name, u.bytes as sort_bytes, u.blobs, u.blob_bytes, u.manifests,
-                    u.manifest_bytes, u.tags, u.checked_at
+                    u.manifest_bytes, u.tags, u.checked_at, u.counted_at
                from repository_usage u join repository r on r.id = u.repository_id
               where r.deleted_at is null and r.name ~ $1
                 and ($2::bigint is null or u.bytes < $2 or (u.bytes = $2 and u.repository_id > $3))

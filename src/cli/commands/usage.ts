@@ -24,7 +24,7 @@ async function byRepository(api: ApiClient, pattern: string | undefined, options
     columns,
     rows.map(row => ({
       ...row,
-      size: sizeOf(row['bytes']),
+      size: row['counted'] === false ? 'not counted yet' : sizeOf(row['bytes']),
       own: sizeOf(row['ownBytes']),
       shared: sizeOf(row['sharedBytes']),
       growth: growthOf(row['growth'] as Row | null),

@@ -227,6 +227,7 @@ export const Usage = z.object({
   blobs: z.int(),
   manifests: z.int(),
   tags: z.int(),
+  counted: z.boolean().describe('False after an upgrade until what was there before is counted: figures are too low'),
   growth: z
     .object({ bytes: Bytes, since: z.iso.date() })
     .nullable()
