@@ -279,14 +279,16 @@ export async function unrootDependants(
   manifest: { readonly manifest_id: number; readonly digest: Digest },
   retentionMs: number,
 ): Promise<void> {
+  // Alternatives joined by `or` would look at every manifest of the repository. The caller has locked these.
   await tx.query(
     `update manifest set lease_until = clock_timestamp() + $4 * interval '1 millisecond'
-      where id in (select id from manifest
-                    where repository_id = $1 and deleted_at is null
-                      and (lease_until = 'infinity' or lease_until < clock_timestamp() + $4 * interval '1 millisecond')
-                      and (subject_digest = $3
-                           or digest in (select child_digest from manifest_child where parent_id = $2))
-                    order by id for no key update)`,
+      where deleted_at is null
+        and (lease_until = 'infinity' or lease_until < clock_timestamp() + $4 * interval '1 millisecond')
+        and id in (select id from manifest where repository_id = $1 and subject_digest = $3
+                   union all
+                   select c.id from manifest_child e
+                     join manifest c on c.repository_id = e.repository_id and c.digest = e.child_digest
+                    where e.parent_id = $2)`,
     [repositoryId, manifest.manifest_id, manifest.digest, retentionMs],
   )
 }

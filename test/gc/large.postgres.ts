@@ -5,6 +5,7 @@ import { type SweepResult, sweep, sweepLinks } from '../../src/gc/sweep.ts'
 import type { Database } from '../../src/metadata/database.ts'
 import { openPostgres } from '../../src/metadata/postgres.ts'
 import * as rows from '../../src/metadata/sweep.ts'
+import type { Digest } from '../../src/oci/digest.ts'
 import { parseName } from '../../src/oci/name.ts'
 import { until } from '../support/clients.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
@@ -91,6 +92,18 @@ void suite('a registry of 200,000 blobs', () => {
   }
 
   const sweepAll = async (db: Database): Promise<SweepResult> => await sweep(db, OPTIONS, () => Promise.resolve())
+
+  test('deleting an image looks at what it names, and not at every image of its repository', async t => {
+    const [image] = await index.db.query<{ digest: Digest }>('select digest from manifest order by id limit 1')
+    assert.ok(image)
+    const { read } = await reading(async db => {
+      const rules = await withRegistry(db, { store: opened.store })
+      await rules.registry.deleteManifest(parseName('large/app'), { digest: image.digest }, PUSHER)
+      await rules.close()
+    })
+    t.diagnostic(`${read} rows read for an image of ${PER_IMAGE} layers`)
+    assert.ok(read < 15 * PER_IMAGE, `${read} rows were read`)
+  })
 
   test('a collection looks at each dead blob, and at no living one', async t => {
     const { outcome, read } = await reading(sweepAll)
