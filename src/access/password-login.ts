@@ -24,8 +24,8 @@ export function secretAuthenticator(db: Database, isVouchedFor: Vouching): Authe
       const owner = `${principal.kind} ${principal.name}`
       if (!secret.active) return { refused: `expired token of ${owner}`, message: 'the token has expired' }
       if (!principal.active) {
-        const why = principal.disabled_at === null ? 'expired' : 'disabled'
-        return { refused: `${owner} is ${why}`, message: `${principal.name} is ${why}` }
+        const why = principal.disabled_at === null ? 'has expired' : 'is disabled'
+        return { refused: `${owner} ${why}`, message: `${principal.name} ${why}` }
       }
       if (!isVouchedFor(principal)) {
         const why = `${owner} is not in the ${principal.external_issuer ?? ''} file any more`

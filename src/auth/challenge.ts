@@ -7,6 +7,11 @@ export interface Challenge {
   readonly scope: string
   /** Only where a token was shown: clients then give up or ask anew instead of guessing. */
   readonly error?: 'invalid_token' | 'insufficient_scope'
+  /**
+   * What a person is told, beside `error`. The answer to a HEAD has no other place for it, and Docker, podman and skopeo
+   * print it (distribution, `HandleHTTPResponseError`).
+   */
+  readonly description?: string
 }
 
 /** The value of `WWW-Authenticate`: one challenge in one line, all values quoted. */
@@ -14,7 +19,14 @@ export function challengeHeader(challenge: Challenge): string {
   const parts = [`realm="${challenge.realm}"`, `service="${challenge.service}"`]
   if (challenge.scope !== '') parts.push(`scope="${challenge.scope}"`)
   if (challenge.error !== undefined) parts.push(`error="${challenge.error}"`)
+  const { error, description } = challenge
+  if (error !== undefined && description !== undefined) parts.push(`error_description="${describable(description)}"`)
   return `Bearer ${parts.join(',')}`
+}
+
+/** The text in the characters that an `error_description` may have: RFC 6750 section 3 and RFC 6749 section 5.2. */
+export function describable(text: string): string {
+  return text.replaceAll('"', "'").replaceAll(/[^\x20-\x21\x23-\x5b\x5d-\x7e]/g, '?')
 }
 
 /** What an `Authorization` header shows. */

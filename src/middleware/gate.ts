@@ -49,19 +49,19 @@ export interface GateAddresses {
 
 /** A gate that asks `authority`. */
 export function createGate(authority: Authority, { publicUrl, realm }: GateAddresses): Gate {
-  const challenge = (ctx: Context, scope: string, error?: Challenge['error']): Record<string, string> => ({
+  const challenge = (ctx: Context, scope: string, why: Pick<Challenge, 'error' | 'description'> = {}) => ({
     'WWW-Authenticate': challengeHeader({
       realm: realm ?? `${originOf(ctx, publicUrl)}/token`,
       service: authority.service,
       scope,
-      ...(error === undefined ? {} : { error }),
+      ...why,
     }),
   })
 
   /** Adds a challenge to the refusal of what was shown; any other error stays as it is. */
   const challenged = (ctx: Context, scope: string, error: unknown): unknown => {
     if (!(error instanceof RegistryError) || error.code !== 'UNAUTHORIZED') return error
-    const headers = challenge(ctx, scope, 'invalid_token')
+    const headers = challenge(ctx, scope, { error: 'invalid_token', description: error.message })
     return new RegistryError('UNAUTHORIZED', { message: error.message, headers, cause: error.cause ?? error })
   }
 
@@ -76,15 +76,17 @@ export function createGate(authority: Authority, { publicUrl, realm }: GateAddre
     }
   }
 
+  /** The refusal of what does not allow enough; who has shown nothing is only asked to. */
+  const tooNarrow = (ctx: Context, access: Access, scope: string, message: string, detail?: object): RegistryError => {
+    const why = access.shown ? ({ error: 'insufficient_scope', description: message } as const) : {}
+    return new RegistryError('UNAUTHORIZED', { message, detail, headers: challenge(ctx, scope, why) })
+  }
+
   /** @throws RegistryError UNAUTHORIZED with a challenge where it does not allow the action. */
   const permit = (ctx: Context, access: Access, action: Action, name: RepositoryName): void => {
     ;(ctx.state as GateState).access = access
     if (access.may(action, name)) return
-    throw new RegistryError('UNAUTHORIZED', {
-      message: refusal(access, action),
-      detail: { repository: name, action },
-      headers: challenge(ctx, scopeOf(name, action), access.shown ? 'insufficient_scope' : undefined),
-    })
+    throw tooNarrow(ctx, access, scopeOf(name, action), refusal(access, action), { repository: name, action })
   }
 
   const demand = async (ctx: Context, action: Action, name: RepositoryName): Promise<void> =>
@@ -125,10 +127,7 @@ export function createGate(authority: Authority, { publicUrl, realm }: GateAddre
       const scope = 'registry:catalog:*'
       const access = recall(ctx) ?? (await identify(ctx, scope))
       ;(ctx.state as GateState).access = access
-      if (!access.mayList) {
-        const error = access.shown ? 'insufficient_scope' : undefined
-        throw new RegistryError('UNAUTHORIZED', { headers: challenge(ctx, scope, error) })
-      }
+      if (!access.mayList) throw tooNarrow(ctx, access, scope, 'the token is not for listing repositories')
       await next()
     },
   }

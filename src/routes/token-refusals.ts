@@ -1,4 +1,5 @@
 import type { Middleware } from 'koa'
+import { describable } from '../auth/challenge.ts'
 import { RegistryError } from '../oci/errors.ts'
 
 /**
@@ -47,9 +48,4 @@ function oauthError({ status, members }: RegistryError): string | undefined {
   if (members['error'] !== undefined) return members['error']
   if (status === 401) return 'invalid_grant'
   return status === 429 ? undefined : 'invalid_request'
-}
-
-/** The characters that an `error_description` may have. */
-function describable(text: string): string {
-  return text.replaceAll('"', "'").replaceAll(/[^\x20-\x21\x23-\x5b\x5d-\x7e]/g, '?')
 }

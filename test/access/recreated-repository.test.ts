@@ -71,7 +71,10 @@ void suite('a repository that was deleted and made again under its name is anoth
       const response = await ask(former, method, path, body)
       assert.equal(response.status, 401)
       // RFC 9110 section 15.5.2: without a challenge no client would fetch another token.
-      assert.match(response.headers.get('www-authenticate') ?? '', /^Bearer .*team\/app.*error="invalid_token"$/)
+      assert.match(
+        response.headers.get('www-authenticate') ?? '',
+        /^Bearer .*team\/app.*error="invalid_token",error_description="[^"]+"$/,
+      )
     })
   }
 

@@ -106,7 +106,7 @@ void suite('what is taken back is over', () => {
       headers: { Authorization: basic(String(name), String(secret)) },
     })
     assert.equal(response.status, 401)
-    assert.match(await response.text(), /robot\+expired is expired/)
+    assert.match(await response.text(), /robot\+expired has expired/)
   })
 
   test('an upload goes on by its Location without a token, and the Location of another does not do (moby/moby #33558)', async () => {

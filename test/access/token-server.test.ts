@@ -61,7 +61,7 @@ void suite('a registry behind a token server that is not its own (distribution, 
     const onlyPush = token([repository('team/app', 'push')])
     const refusal = await ask('/v2/team/app/tags/list', onlyPush)
     assert.equal(refusal.status, 401)
-    assert.match(refusal.headers.get('www-authenticate') ?? '', /error="insufficient_scope"$/)
+    assert.match(refusal.headers.get('www-authenticate') ?? '', /error="insufficient_scope",error_description="[^"]+"$/)
     assert.match(await refusal.text(), /alice may not pull here/)
     const notOurs = token([repository('team/app', 'admin')])
     assert.equal((await ask('/v2/team/app/tags/list', notOurs)).status, 401)
@@ -70,7 +70,7 @@ void suite('a registry behind a token server that is not its own (distribution, 
   test('says what is wrong with a token, to whoever runs the token server', async () => {
     const answer = await ask('/v2/', token([], { aud: 'other.example' }))
     assert.equal(answer.status, 401)
-    assert.match(answer.headers.get('www-authenticate') ?? '', /error="invalid_token"$/)
+    assert.match(answer.headers.get('www-authenticate') ?? '', /error="invalid_token",error_description="[^"]+"$/)
     assert.match(await answer.text(), /not made for registry\.example/)
   })
 

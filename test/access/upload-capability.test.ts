@@ -72,7 +72,7 @@ void suite('an upload goes on by its Location (moby/moby #33558)', () => {
       })
     const refused = await put(first)
     assert.equal(refused.status, 401)
-    assert.match(refused.headers.get('www-authenticate') ?? '', /,error="invalid_token"$/)
+    assert.match(refused.headers.get('www-authenticate') ?? '', /,error="invalid_token",error_description="[^"]+"$/)
     assert.equal((await put(await freshToken())).status, 201)
   })
 

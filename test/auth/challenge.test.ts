@@ -14,6 +14,15 @@ test('a challenge is one line with all values quoted, and error only where it is
   assert.match(challengeHeader({ ...challenge, error: 'invalid_token' }), /,error="invalid_token"$/)
 })
 
+test('a description stands beside an error alone, in the characters that it may have (RFC 6750 section 3)', () => {
+  const challenge = { realm: 'https://host/token', service: 'svc', scope: '', description: 'mü"ller\\ may not\r\n' }
+  assert.equal(challengeHeader(challenge), 'Bearer realm="https://host/token",service="svc"')
+  assert.match(
+    challengeHeader({ ...challenge, error: 'insufficient_scope' }),
+    /,error="insufficient_scope",error_description="m\?'ller\? may not\?\?"$/,
+  )
+})
+
 test('Basic credentials are UTF-8 and the name ends at the first colon (RFC 7617 section 2)', () => {
   assert.deepEqual(parseAuthorization(basic('alice:a:b')), { kind: 'basic', name: 'alice', password: 'a:b' })
   assert.deepEqual(parseAuthorization(basic('änne:pässwörd')), { kind: 'basic', name: 'änne', password: 'pässwörd' })

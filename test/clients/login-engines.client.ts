@@ -53,7 +53,7 @@ describe('engines that log in', () => {
 
     it('says when the password is wrong or the robot has expired', async () => {
       await fails(login(ALICE_MISTYPED), /unauthorized: wrong name or password/)
-      await fails(login(scene.expired), /unauthorized: robot\+expired is expired/)
+      await fails(login(scene.expired), /unauthorized: robot\+expired has expired/)
     })
 
     it('logs in, pushes, mounts, pulls and logs out', async () => {

@@ -147,10 +147,13 @@ void suite('who may do what, by token and by password', () => {
           await byToken.arrayBuffer()
           assert.equal(byToken.status, expected)
           if (!isAllowed) {
+            const challenge = byToken.headers.get('www-authenticate') ?? ''
+            const told = /,error_description="(?:log in to|\S+ may not) (\w+) here"$/
             assert.equal(
-              byToken.headers.get('www-authenticate'),
+              challenge.replace(told, ''),
               `Bearer realm="${server.url}/token",service="berth",scope="${scope}",error="insufficient_scope"`,
             )
+            assert.equal(told.exec(challenge)?.[1], call.action)
           }
           if (shown === undefined) return
           const byPassword = await ask(shown)

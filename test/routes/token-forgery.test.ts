@@ -133,12 +133,16 @@ void suite('a token that is forged, over or for something else', () => {
       // The right one was verified a moment before: nothing that is remembered of it may open for another.
       assert.equal((await ask(known.good, '/v2/')).status, 200)
       const token = forge(known)
+      const isFormer = token === known.former
+      const told = isFormer
+        ? 'the token was issued for a repository that has been deleted since'
+        : 'the token is not valid'
       for (const [method, path, scope] of CALLS) {
         const { status, headers } = await ask(token, path, method)
         assert.equal(status, 401, `${method} ${path}`)
         assert.equal(
           headers.get('www-authenticate'),
-          `Bearer realm="${app.url}/token",service="berth",scope="repository:team/app:${scope}",error="invalid_token"`,
+          `Bearer realm="${app.url}/token",service="berth",scope="repository:team/app:${scope}",error="invalid_token",error_description="${told}"`,
         )
       }
     })

@@ -70,7 +70,7 @@ void suite('a refusal of the token endpoint', () => {
     'a wrong password': ['admin', () => 'not the password', /^wrong name or password$/],
     'an unknown name': ['nobody', () => PASSWORD, /^wrong name or password$/],
     'a disabled user': ['left', () => PASSWORD, /^left is disabled$/],
-    'an expired robot': ['robot+expired', () => expired, /^robot\+expired is expired$/],
+    'an expired robot': ['robot+expired', () => expired, /^robot\+expired has expired$/],
     'a name that no index can hold': ['a\0b', () => PASSWORD, /^wrong name or password$/],
   }
   for (const [what, [name, shown, told]] of Object.entries(wrong)) {
