@@ -1,7 +1,7 @@
 import jwt from 'jsonwebtoken'
 import type { Provenance } from '../auth/identity.ts'
 import { readToken } from '../auth/tokens.ts'
-import { judgeTrust, mismatchText, type TrustVerdict } from '../auth/trust.ts'
+import { type Candidate, chooseRule, judgeTrust, mismatchText, type TrustVerdict } from '../auth/trust.ts'
 import type { Database } from '../metadata/database.ts'
 import { findPrincipals } from '../metadata/principals.ts'
 import { takeJti, type TrustRuleRow, trustRulesOf } from '../metadata/trust-rules.ts'
@@ -33,20 +33,24 @@ const PROVENANCE: readonly (readonly [claim: string, name: string])[] = [
   ['ci_config_ref_uri', 'workflow'],
 ]
 
-/** Identity tokens of CI jobs as passwords, where a trust rule names their issuer; the name shown does not matter. */
+/**
+ * Identity tokens of CI jobs as passwords, where a trust rule names their issuer; the name shown matters only where it is
+ * that of a rule.
+ */
 export function ciAuthenticator(db: Database, keys: IssuerKeys, now: () => number): Authenticator {
   return {
     name: 'ci',
-    async check({ password }) {
+    async check({ name, password }) {
       const issuer = readToken(password)?.claims['iss']
       if (typeof issuer !== 'string' || !isStorable(issuer)) return undefined
       const rules = await trustRulesOf(db, issuer)
       if (rules.length === 0) return undefined
       const claims = await verified(password, issuer, keys, now())
       if (typeof claims === 'string') return refused(claims)
-      const verdicts = rules.map(rule => ({ rule, verdict: judge(rule, claims) }))
-      const rule = verdicts.find(({ verdict }) => verdict.matches)?.rule
-      if (rule === undefined) return noRule(verdicts)
+      const judged = judgeAll(rules, claims)
+      const choice = chooseRule(judged, name)
+      if (choice.chosen === undefined) return noRule(judged, choice.named)
+      const { rule } = choice.chosen
       if (rule.single_use && !(await takeOnce(db, issuer, claims))) {
         return refused('the identity token was used before, or has no jti, and the rule allows one use')
       }
@@ -55,9 +59,21 @@ export function ciAuthenticator(db: Database, keys: IssuerKeys, now: () => numbe
   }
 }
 
-/** What a rule of the index makes of claims. */
-export function judge(rule: TrustRuleRow, claims: Readonly<Record<string, unknown>>): TrustVerdict {
-  return judgeTrust({ ...rule, allowPullRequestTarget: rule.allow_pull_request_target }, claims)
+/** A rule with what it makes of claims. */
+export interface JudgedRule extends Candidate {
+  readonly rule: TrustRuleRow
+  readonly verdict: TrustVerdict
+}
+
+/** What rules of the index make of claims, each for itself, in the order of the rules. */
+export function judgeAll(
+  rules: readonly TrustRuleRow[],
+  claims: Readonly<Record<string, unknown>>,
+): readonly JudgedRule[] {
+  return rules.map(rule => {
+    const verdict = judgeTrust({ ...rule, allowPullRequestTarget: rule.allow_pull_request_target }, claims)
+    return { name: rule.name, claims: Object.keys(rule.claims).length, matches: verdict.matches, rule, verdict }
+  })
 }
 
 /** The claims of a token that its issuer signed and that is in time, or why they are not to be trusted. */
@@ -130,9 +146,13 @@ function provenanceOf(claims: Readonly<Record<string, unknown>>): Provenance {
   return Object.fromEntries(entries)
 }
 
-/** The job learns what its token says where no rule fits; what the rules want is for the audit. */
-function noRule(verdicts: readonly { readonly rule: TrustRuleRow; readonly verdict: TrustVerdict }[]): Verdict {
-  const text = verdicts.map(({ rule, verdict }) => `${rule.name}: ${mismatchText(verdict)}`).join('; ')
+/** The job learns what its token says where no rule fits, or not the one that it names. */
+function noRule(judged: readonly JudgedRule[], named: JudgedRule | undefined): Verdict {
+  if (named !== undefined) {
+    const text = mismatchText(named.verdict).slice(0, 1_000)
+    return refused(`the trust rule ${named.name}, which the login names, does not fit the identity token (${text})`)
+  }
+  const text = judged.map(({ name, verdict }) => `${name}: ${mismatchText(verdict)}`).join('; ')
   return refused(`no trust rule fits the identity token (${text.slice(0, 1_000)})`)
 }
 

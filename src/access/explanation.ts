@@ -1,5 +1,6 @@
 import { ANONYMOUS, type Action } from '../auth/identity.ts'
 import { type Decision, decideFor } from '../auth/policy.ts'
+import { CI_PREFIX } from '../auth/trust.ts'
 import type { Queryable } from '../metadata/database.ts'
 import { grantsOfGroup } from '../metadata/grants.ts'
 import { findGroup } from '../metadata/groups.ts'
@@ -8,7 +9,7 @@ import { parseName } from '../oci/name.ts'
 import { type Actor, type AdministrationContext, requireAdmin } from './actor.ts'
 import type { GrantSubject } from './grant-admin.ts'
 import { explain, presentGrant } from './grants.ts'
-import { CI_PREFIX, ROBOT_PREFIX, found } from './names.ts'
+import { ROBOT_PREFIX, found } from './names.ts'
 
 /** May somebody do that? */
 export interface AccessQuestion {

@@ -2,9 +2,8 @@ import { isReserved } from '../auth/identity.ts'
 import { RegistryError } from '../oci/errors.ts'
 
 const NAME = /^[a-z0-9][a-z0-9._@-]{0,99}$/
-/** Robots and CI identities are told apart by their names at a glance; `+` means nothing to any shell. */
+/** Robots are told apart by their names at a glance; `+` means nothing to any shell. */
 export const ROBOT_PREFIX = 'robot+'
-export const CI_PREFIX = 'ci+'
 
 /** A name of a user, group, robot, token or rule. @throws RegistryError INVALID where its grammar is wrong. */
 export function checkName(name: string, what: string): string {

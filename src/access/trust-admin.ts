@@ -1,13 +1,13 @@
 import type { PatternActions } from '../auth/identity.ts'
-import { type TrustVerdict, trustFault } from '../auth/trust.ts'
+import { CI_PREFIX, type TrustVerdict, choiceText, chooseRule, trustFault } from '../auth/trust.ts'
 import { grantedPatterns, putGrant } from '../metadata/grants.ts'
 import { deletePrincipal, insertPrincipal } from '../metadata/principals.ts'
 import * as rows from '../metadata/trust-rules.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Actor, type AdministrationContext, administeredBy, patternsOf, record, requireAdmin } from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
-import { judge } from './ci-login.ts'
-import { CI_PREFIX, checkName, found, unlessTaken } from './names.ts'
+import { judgeAll } from './ci-login.ts'
+import { checkName, found, unlessTaken } from './names.ts'
 import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** Which identity tokens of a CI system are trusted, and what their bearers may. */
@@ -87,21 +87,36 @@ export async function deleteTrustRule(context: AdministrationContext, actor: Act
 /** What one rule makes of an identity token. */
 export interface TrustExplanation extends TrustVerdict {
   readonly rule: string
+  /** Whether a login goes by it. */
+  readonly chosen: boolean
+  /** Why it is chosen or not, in one sentence. */
+  readonly reason: string
 }
 
 /**
  * What each rule of a token's issuer, of those that the actor may remove, makes of the token's claims, condition by
- * condition. Signature and times are not looked at. @throws RegistryError DENIED.
+ * condition, and which of all rules a login as `user` goes by. Signature and times are not looked at.
+ * @throws RegistryError DENIED.
  */
 export async function testTrust(
   context: AdministrationContext,
   actor: Actor,
-  claims: Readonly<Record<string, unknown>>,
+  { claims, user }: { readonly claims: Readonly<Record<string, unknown>>; readonly user?: string },
 ): Promise<readonly TrustExplanation[]> {
   const { iss: issuer } = claims
   const rules = typeof issuer === 'string' ? await rows.trustRulesOf(context.db, issuer) : []
   const keep = await mayRemove(context, actor, rules)
-  return rules.filter(keep).map(rule => ({ rule: rule.name, ...judge(rule, claims) }))
+  const judged = judgeAll(rules, claims)
+  const choice = chooseRule(judged, user)
+  const nameOf = ({ rule }: (typeof judged)[number]): string => (keep(rule) ? rule.name : 'a rule of others')
+  return judged
+    .filter(({ rule }) => keep(rule))
+    .map(one => ({
+      rule: one.name,
+      chosen: one === choice.chosen,
+      reason: choiceText(one, choice, nameOf),
+      ...one.verdict,
+    }))
 }
 
 /** Whether an actor administers all that a rule's identities were granted. */

@@ -22,6 +22,62 @@ export interface TrustVerdict {
   readonly checks: readonly ClaimCheck[]
 }
 
+/** What names of CI identities begin with; the name of their rule follows. */
+export const CI_PREFIX = 'ci+'
+
+/** A rule for the issuer of a token that was shown, as far as the choice between several goes by it. */
+export interface Candidate {
+  readonly name: string
+  /** How many claims it names. */
+  readonly claims: number
+  readonly matches: boolean
+}
+
+/** Which rule a login goes by. */
+export interface Choice<C extends Candidate> {
+  /** Undefined where none fits, or not the one that the login names. */
+  readonly chosen: C | undefined
+  /** What decided: the user name, or that no other fits, the most claims, the greatest age. */
+  readonly by: 'name' | 'only' | 'claims' | 'age'
+  /** The one that the login names, where it names one. */
+  readonly named?: C
+}
+
+/**
+ * Chooses among the rules of a token's issuer, oldest first. A user name that is a rule's, with or without
+ * {@link CI_PREFIX}, chooses that one and no other. Else the rule with the most claims of those that fit, so that one
+ * that wants less does not take the jobs of one that wants more; of several the oldest, so that a new rule changes nobody.
+ */
+export function chooseRule<C extends Candidate>(candidates: readonly C[], user: string | undefined): Choice<C> {
+  const named = candidates.find(({ name }) => user === name || user === `${CI_PREFIX}${name}`)
+  if (named !== undefined) return { chosen: named.matches ? named : undefined, by: 'name', named }
+  const fitting = candidates.filter(({ matches }) => matches)
+  const most = Math.max(...fitting.map(({ claims }) => claims))
+  const [chosen, ...equal] = fitting.filter(({ claims }) => claims === most)
+  return { chosen, by: fitting.length <= 1 ? 'only' : equal.length === 0 ? 'claims' : 'age' }
+}
+
+/**
+ * Why a candidate was chosen or not, in one sentence for people. `nameOf` is how another may be called: it can be a rule
+ * that whoever asks does not see.
+ */
+export function choiceText<C extends Candidate>(
+  candidate: C,
+  { chosen, by, named }: Choice<C>,
+  nameOf: (candidate: C) => string,
+): string {
+  const { name, claims, matches } = candidate
+  if (named !== undefined) return `the login names ${named === candidate ? 'it' : nameOf(named)}`
+  if (!matches || chosen === undefined) return 'it does not fit'
+  if (chosen === candidate) {
+    if (by === 'only') return 'it is the only one that fits'
+    const most = `the most claims (${claims})`
+    return by === 'claims' ? `of those that fit it has ${most}` : `of those that fit with ${most} it is the oldest`
+  }
+  const why = chosen.claims > claims ? 'fits with more claims' : 'fits with as many claims and is older'
+  return `${nameOf(chosen)} ${why}: log in as ${CI_PREFIX}${name} to be taken for this one`
+}
+
 const GITHUB_HOST = 'token.actions.githubusercontent.com'
 const GITLAB_ISSUER = 'https://gitlab.com'
 const MAX_SHOWN = 200

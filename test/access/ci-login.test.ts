@@ -26,14 +26,14 @@ const GITHUB = {
 
 let database: TestDatabase
 let issuer: TestIssuer
-let present: (token: string) => Promise<Verdict>
+let present: (token: string, name?: string) => Promise<Verdict>
 
 before(async () => {
   database = await withDatabase()
   issuer = await startIssuer()
   const keys = new IssuerKeys(discovery(createIssuerFetch({ allowPrivate: true })), Date.now)
   const authenticator = ciAuthenticator(database.db, keys, Date.now)
-  present = async password => await authenticator.check({ name: 'ci', password }, SOURCE)
+  present = async (password, name = 'job') => await authenticator.check({ name, password }, SOURCE)
   await addRule('octo', { repository_id: 74, repository_owner: 'octo-org' }, false)
   await addRule('once', { project_id: 22 }, true)
 })
@@ -61,6 +61,8 @@ async function addRule(name: string, claims: Record<string, number | string>, si
   })
 }
 
+const nameOf = (verdict: Verdict): string =>
+  verdict !== undefined && 'identity' in verdict ? verdict.identity.name : reasonOf(verdict)
 const reasonOf = (verdict: Verdict): string => (verdict !== undefined && 'refused' in verdict ? verdict.refused : '')
 
 test('a GitHub job logs in with its identity token and is known by where it comes from (OpenID Connect Core 2)', async () => {
@@ -90,6 +92,23 @@ test('a job that a rule does not mean is refused with what its token says', asyn
   ]
   for (const [claims, reason] of rows)
     assert.match(reasonOf(await present(issuer.sign({ ...GITHUB, ...claims }))), reason)
+})
+
+test('a rule that wants less does not take the jobs of one that wants more, and a login that names a rule gets it', async () => {
+  const job = { repository_owner_id: '66', repository_id: '75', environment: 'production' }
+  await addRule('owner', { repository_owner_id: 66 }, false)
+  await addRule('deploy', { repository_owner_id: 66, environment: 'production' }, false)
+  await addRule('other', { repository_owner_id: 66, repository_id: 75 }, false)
+  const token = (claims: object): string => issuer.sign({ aud: 'registry.example', ...job, ...claims })
+  assert.equal(nameOf(await present(token({ repository_id: '76' }))), 'ci+deploy')
+  assert.equal(nameOf(await present(token({ environment: 'test', repository_id: '76' }))), 'ci+owner')
+  // As many claims: the older rule.
+  assert.equal(nameOf(await present(token({}))), 'ci+deploy')
+  for (const name of ['other', 'ci+other']) assert.equal(nameOf(await present(token({}), name)), 'ci+other')
+  assert.equal(nameOf(await present(token({}), 'owner')), 'ci+owner')
+  const reason = reasonOf(await present(token({ repository_id: '76' }), 'other'))
+  assert.match(reason, /the trust rule other, .*repository_id is "76"/)
+  assert.doesNotMatch(reason, /owner:|deploy:/)
 })
 
 test('a token for one use is good for one login, also when shown twice at once (RFC 7519 section 4.1.7)', async () => {

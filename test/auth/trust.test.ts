@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
-import { judgeTrust, trustFault } from '../../src/auth/trust.ts'
+import { suite, test } from 'node:test'
+import { chooseRule, judgeTrust, trustFault } from '../../src/auth/trust.ts'
 
 const RULE = { issuer: 'https://gitlab.com', audience: 'a', claims: {}, allowPullRequestTarget: false }
 
@@ -36,4 +36,28 @@ test('a rule that goes by names that can be taken over is refused with advice', 
   assert.equal(trustFault({ ...RULE, issuer: github, claims: { repository_id: 1 } }), undefined)
   assert.match(trustFault({ ...RULE, claims: { project_path: 'a/b' } }) ?? '', /project_id/)
   assert.match(trustFault({ ...RULE, audience: '*', claims: { project_id: 1 } }) ?? '', /audience/)
+})
+
+void suite('of the rules that fit an identity token', () => {
+  const candidate = (name: string, claims: number, matches = true) => ({ name, claims, matches })
+  const old = candidate('old', 1)
+  const exact = candidate('exact', 2)
+  const alsoExact = candidate('also-exact', 2)
+  const other = candidate('other', 3, false)
+
+  test('the one that the login names is taken, by its own name or that of its identity, or none', () => {
+    for (const user of ['old', 'ci+old']) {
+      assert.deepEqual(chooseRule([old, exact, other], user), { chosen: old, by: 'name', named: old })
+    }
+    assert.deepEqual(chooseRule([old, exact, other], 'other'), { chosen: undefined, by: 'name', named: other })
+  })
+
+  test('the one with the most claims is taken where the login names none, and of equal ones the oldest', () => {
+    for (const user of ['ci', '', undefined, 'ci+', 'OLD']) {
+      assert.deepEqual(chooseRule([old, exact, alsoExact, other], user), { chosen: exact, by: 'age' })
+      assert.deepEqual(chooseRule([old, alsoExact, other], user), { chosen: alsoExact, by: 'claims' })
+      assert.deepEqual(chooseRule([old, other], user), { chosen: old, by: 'only' })
+      assert.deepEqual(chooseRule([other], user), { chosen: undefined, by: 'only' })
+    }
+  })
 })

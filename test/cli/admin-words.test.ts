@@ -88,6 +88,10 @@ void suite('secrets of the berth command', () => {
     assert.match(stdout, /^web does not fit\nCLAIM +EXPECTED +ACTUAL +MATCHES\n/)
     assert.match(stdout, /\nproject_id +42 +42 +true\n/)
     assert.match(stdout, /\nref_protected +true +false +false\n/)
+    const main = { ...claims, ref_protected: 'true' }
+    const fitting = `${encode({ alg: 'RS256', kid: 'k' })}.${encode(main)}.c2lnbmF0dXJl`
+    const taken = await local(['trust', 'test', '--user', 'web'], { input: fitting })
+    assert.match(taken.stdout, /^web fits, .*; it is taken: the login names it\n/)
     const stranger = `${encode({ alg: 'RS256', kid: 'k' })}.${encode({ iss: 'https://other.example' })}.eA`
     assert.match((await local(['trust', 'test'], { input: stranger })).stdout, /^no trust rule names the issuer/)
     assert.equal((await local(['trust', 'test'], { input: 'no token' })).code, USAGE)

@@ -150,13 +150,17 @@ export const trustVerbs: Verbs = {
     }),
   },
   test: {
-    usage: '',
+    usage: '[--user NAME]',
     about:
-      'what the rules of its issuer make of an identity token, claim by claim; reads the token, and shows it nobody',
-    async run(api) {
+      'what the rules of its issuer make of an identity token, claim by claim, and which one a login (as NAME) goes by; reads the token, and shows it nobody',
+    async run(api, _args, { user }) {
       const claims = readToken(await readSecret('identity token'))?.claims
       if (claims === undefined) throw new UsageError('that is no identity token', '')
-      const { items } = (await api.call('POST', '/trust-tests', { claims })) as { items: readonly Explained[] }
+      const { items } = (await api.call(
+        'POST',
+        '/trust-tests',
+        user === undefined ? { claims } : { claims, user },
+      )) as { items: readonly Explained[] }
       return { text: explained(items, claims['iss']), json: items }
     },
   },
@@ -173,15 +177,18 @@ export const trustVerbs: Verbs = {
 interface Explained {
   readonly rule: string
   readonly matches: boolean
+  readonly chosen: boolean
+  readonly reason: string
   readonly checks: readonly Row[]
 }
 
 function explained(items: readonly Explained[], issuer: unknown): string {
   if (items.length === 0) return `no trust rule names the issuer ${JSON.stringify(issuer)}\n`
   return items
-    .map(({ rule, matches, checks }) => {
-      const verdict = matches ? 'fits, if the issuer signed the token and it is in time' : 'does not fit'
-      return `${rule} ${verdict}\n${table(['claim', 'expected', 'actual', 'matches'], checks)}`
+    .map(({ rule, matches, chosen, reason, checks }) => {
+      const fit = matches ? 'fits, if the issuer signed the token and it is in time' : 'does not fit'
+      const verdict = `${fit}; it is ${chosen ? '' : 'not '}taken: ${reason}`
+      return `${rule} ${matches || chosen ? verdict : fit}\n${table(['claim', 'expected', 'actual', 'matches'], checks)}`
     })
     .join('\n')
 }

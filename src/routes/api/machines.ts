@@ -137,9 +137,14 @@ export function machineEndpoints(admin: Administration): Endpoint[] {
       path: '/trust-tests',
       summary:
         'What the rules of an issuer make of the claims of an identity token; its signature and times are not looked at',
-      body: z.strictObject({ claims: z.record(z.string(), z.unknown()) }),
+      body: z.strictObject({
+        claims: z.record(z.string(), z.unknown()),
+        user: z.string().max(255).optional().describe('The user name of the login: that of a rule chooses it'),
+      }),
       answer: z.object({ items: z.array(schemas.TrustExplanation) }),
-      handle: async ({ actor, body }) => ({ items: await admin.testTrust(actor, body.claims) }),
+      handle: async ({ actor, body: { claims, user } }) => ({
+        items: await admin.testTrust(actor, user === undefined ? { claims } : { claims, user }),
+      }),
     }),
     endpoint({
       method: 'delete',

@@ -100,6 +100,8 @@ export const TrustRule = z.strictObject({
 export const TrustExplanation = z.object({
   rule: z.string(),
   matches: z.boolean(),
+  chosen: z.boolean().describe('Whether a login goes by this rule, of all rules of the issuer'),
+  reason: z.string().describe('Why it is chosen or not'),
   checks: z.array(
     z.object({
       claim: z.string(),

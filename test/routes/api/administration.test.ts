@@ -268,6 +268,8 @@ void suite('explanations', () => {
         {
           rule: 'web',
           matches: false,
+          chosen: false,
+          reason: 'it does not fit',
           checks: [
             { claim: 'iss', expected: rule.issuer, actual: rule.issuer, matches: true },
             { claim: 'aud', expected: 'registry.example', actual: 'registry.example', matches: true },
@@ -277,5 +279,50 @@ void suite('explanations', () => {
         },
       ],
     })
+  })
+
+  test('of several trust rules that fit a token each says which one a login goes by, and why', async () => {
+    const issuer = 'https://issuer.example'
+    const audience = 'registry.example'
+    const own = await api.makeTeamAdmin('chooser', 'choice/own')
+    const rules: Readonly<Record<string, Record<string, string>>> = {
+      'choice-wide': { team: 'a' },
+      'choice-old': { team: 'a', ref: 'main' },
+      'choice-new': { team: 'a', sha: 'c0ffee' },
+    }
+    for (const [name, claims] of Object.entries(rules)) {
+      const pattern = name === 'choice-old' ? 'choice/other' : 'choice/own'
+      const grants = [{ pattern, actions: ['push'] }]
+      assert.equal((await api.call('POST', '/trust-rules', { name, issuer, audience, claims, grants })).status, 201)
+    }
+    const claims = { iss: issuer, aud: audience, team: 'a', ref: 'main', sha: 'c0ffee' }
+    const explain = async (as: string, more: object = {}): Promise<unknown> => {
+      const { body } = await api.call('POST', '/trust-tests', { claims: { ...claims, ...more } }, as)
+      const { items } = body as { items: { rule: string; chosen: boolean; reason: string }[] }
+      return items.map(({ rule, chosen, reason }) => `${rule} ${chosen}: ${reason}`)
+    }
+    assert.deepEqual(await explain(api.admin), [
+      'choice-wide false: choice-old fits with more claims: log in as ci+choice-wide to be taken for this one',
+      'choice-old true: of those that fit with the most claims (2) it is the oldest',
+      'choice-new false: choice-old fits with as many claims and is older: log in as ci+choice-new to be taken for this one',
+    ])
+    // A rule that one may not see is there all the same, and stays unnamed.
+    assert.deepEqual(await explain(own), [
+      'choice-wide false: a rule of others fits with more claims: log in as ci+choice-wide to be taken for this one',
+      'choice-new false: a rule of others fits with as many claims and is older: log in as ci+choice-new to be taken for this one',
+    ])
+    assert.deepEqual(await explain(own, { ref: 'other' }), [
+      'choice-wide false: choice-new fits with more claims: log in as ci+choice-wide to be taken for this one',
+      'choice-new true: of those that fit it has the most claims (2)',
+    ])
+    const named = await api.call('POST', '/trust-tests', { claims, user: 'choice-wide' }, own)
+    const { items } = named.body as { items: { chosen: boolean; reason: string }[] }
+    assert.deepEqual(
+      items.map(({ chosen, reason }) => [chosen, reason]),
+      [
+        [true, 'the login names it'],
+        [false, 'the login names choice-wide'],
+      ],
+    )
   })
 })
