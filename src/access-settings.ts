@@ -54,7 +54,8 @@ export const ACCESS_SETTINGS = {
   'auth.revocationMaxAge': {
     schema: duration('0s', '10m'),
     initial: '30s',
-    about: 'A disabled, deleted or changed principal is refused by every process within this time.',
+    about:
+      'A disabled, deleted or changed principal, and what a removed secret got, is refused by every process within this time.',
   },
   'auth.keyRotation': {
     schema: duration('1h', EVER),

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises'
 import type { Authenticator } from './access/authenticator.ts'
-import { htpasswdAuthenticator, htpasswdVouching, mirrorHtpasswd } from './access/htpasswd-login.ts'
+import { htpasswdAuthenticator } from './access/htpasswd-login.ts'
+import { type HtpasswdObserver, HtpasswdUsers } from './access/htpasswd-users.ts'
 import type { ForeignTokens } from './access/bearer-tokens.ts'
 import { foreignTokens } from './access/foreign-tokens.ts'
 import { createIssuerFetch } from './access/issuer-fetch.ts'
 import { IssuerKeys, keySetsAt } from './access/issuer-keys.ts'
 import { type TrustedKeys, readKeyFile, readRootBundle } from './access/trusted-keys.ts'
-import type { Vouching } from './access/principal-states.ts'
 import { type Htpasswd, parseHtpasswd } from './auth/htpasswd.ts'
 import { ConfigError, type IssuerConfig } from './config.ts'
 import { watchFiles } from './file-watch.ts'
@@ -16,48 +16,56 @@ import type { Database } from './metadata/database.ts'
 /** Who logs in by an htpasswd file. */
 export interface HtpasswdLogins {
   readonly authenticators: readonly Authenticator[]
-  readonly isVouchedFor: Vouching
   /**
-   * Reads the file, gives its users rows, and follows it until `opened` is closed. The first administrator comes before
-   * them. @throws ConfigError where it cannot be used.
+   * Reads the file, makes rows say what it says, and follows it until `opened` is closed. The first administrator comes
+   * before its users. @throws ConfigError where it cannot be used.
    */
   start(opened: AsyncDisposableStack): Promise<void>
 }
 
-const NO_HTPASSWD: HtpasswdLogins = {
-  authenticators: [],
-  isVouchedFor: htpasswdVouching(() => undefined),
-  start: () => Promise.resolve(),
-}
-
 /**
- * Users of the htpasswd file at `path`, or none without one. The file is read again when it changes; one that cannot be used
- * is logged, and the former goes on.
+ * Users of the htpasswd file at `path`; without one nobody, also who was in one before. The file is read again when it
+ * changes; one that cannot be used is logged, and the former goes on. `everyMs`: how often it is looked at, and how often
+ * rows are tried that could not be written.
  */
-export function htpasswdLogins(path: string | undefined, db: Database, log: Log): HtpasswdLogins {
-  if (path === undefined) return NO_HTPASSWD
-  const read = async (): Promise<Htpasswd> => parseHtpasswd(await readFile(path, 'utf8'))
-  let current = parseHtpasswd('')
-  const mirror = async (): Promise<void> => {
-    const taken = await mirrorHtpasswd(db, current)
-    if (taken.length > 0)
-      log.warn({ users: taken }, 'auth.htpasswd: these names belong to others here, who log in alone')
+export function htpasswdLogins(
+  path: string | undefined,
+  db: Database,
+  log: Log,
+  everyMs: { readonly look?: number; readonly retry?: number } = {},
+): HtpasswdLogins {
+  const observer: HtpasswdObserver = {
+    mirrored({ taken, changed, removed }) {
+      if (changed.length + removed.length > 0)
+        log.info({ changed, removed }, 'auth.htpasswd: sessions of these users were ended')
+      if (taken.length > 0)
+        log.warn({ users: taken }, 'auth.htpasswd: these names belong to others here, who log in alone')
+    },
+    delayed: err =>
+      log.error({ err }, 'auth.htpasswd was read, but the index cannot be written now: trying until it can'),
   }
+  const users = new HtpasswdUsers(db, observer, everyMs.retry)
+  if (path === undefined) return { authenticators: [], start: () => users.written() }
+  const read = async (): Promise<Htpasswd> => parseHtpasswd(await readFile(path, 'utf8'))
   return {
-    authenticators: [htpasswdAuthenticator(db, () => current)],
-    isVouchedFor: htpasswdVouching(() => current),
+    authenticators: [htpasswdAuthenticator(db, users)],
     async start(opened) {
-      const stop = await watchFiles([path], {
-        async changed() {
-          current = await read()
-          log.info({ users: current.hashes.size }, 'auth.htpasswd was read again')
-          await mirror()
+      opened.defer(() => users.close())
+      const stop = await watchFiles(
+        [path],
+        {
+          async changed() {
+            users.take(await read())
+            log.info({ users: users.file.hashes.size }, 'auth.htpasswd was read again')
+            users.keepWriting()
+          },
+          failed: err => log.error({ err }, 'auth.htpasswd cannot be used as it is now: the former goes on'),
         },
-        failed: err => log.error({ err }, 'auth.htpasswd cannot be used as it is now: the former goes on'),
-      })
+        everyMs.look,
+      )
       opened.defer(stop)
-      current = await asSetting('auth.htpasswd', read())
-      await mirror()
+      users.take(await asSetting('auth.htpasswd', read()))
+      await users.written()
     },
   }
 }

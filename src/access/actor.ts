@@ -101,6 +101,18 @@ export function requireUnscoped(actor: Actor): void {
   throw new RegistryError('DENIED', { message: 'a token with scopes cannot manage tokens: log in with the password' })
 }
 
+/**
+ * @throws RegistryError DENIED for a session by a personal token: what it makes would outlive it, and not end where it is
+ * taken back.
+ */
+export function requireOwnLogin(actor: Actor): void {
+  const { kind, secretId } = actor.identity
+  if (kind !== 'user' || secretId === undefined) return
+  throw new RegistryError('DENIED', {
+    message: 'a personal token cannot make tokens or secrets: log in with the password',
+  })
+}
+
 /** Records what an actor changed, in the change's own transaction. */
 export async function record(
   tx: Transaction,

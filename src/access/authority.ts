@@ -79,10 +79,10 @@ export class RowAuthority implements Authority {
     const { login, states, useTimes, audit } = this.#options
     const proven = await login.prove(credentials, source)
     const { identity } = proven
-    const { principalId, epoch } = identity
-    if (principalId !== undefined && epoch !== undefined) {
+    const { principalId } = identity
+    if (principalId !== undefined) {
       // It may have been disabled between the look at its row and now.
-      if (!(await states.isCurrentNow(principalId, epoch))) {
+      if (!(await states.isCurrentNow(identity))) {
         const detail = { reason: 'changed or disabled a moment ago' }
         audit.add({ kind: 'login', outcome: 'refused', ...actor(identity), ...where(source), detail })
         throw new RegistryError('UNAUTHORIZED', { message: `${identity.name} was changed or disabled a moment ago` })
@@ -121,6 +121,7 @@ export class RowAuthority implements Authority {
       name: principal.name,
       principalId: principal.id,
       epoch: principal.epoch,
+      endsAt: row.expires_at,
       ...(row.scopes === null ? {} : { scopes: row.scopes as readonly PatternActions[] }),
       ...(row.provenance === null ? {} : { provenance: row.provenance as Provenance }),
     }
@@ -133,9 +134,13 @@ export class RowAuthority implements Authority {
     source: RequestSource,
   ): Promise<IssuedToken> {
     const { db, audit, keys, now, tokenLifetimeMs } = this.#options
-    const granted = await this.#granted(identity, scopes)
     const issuedAt = Math.floor(now() / 1000)
-    const lifetime = Math.floor(tokenLifetimeMs / 1000)
+    const { endsAt } = identity
+    const left = endsAt === undefined ? Infinity : Math.floor(endsAt.getTime() / 1000) - issuedAt
+    if (left <= 0)
+      throw new RegistryError('UNAUTHORIZED', { message: `what ${identity.name} logged in with has expired` })
+    const lifetime = Math.min(Math.floor(tokenLifetimeMs / 1000), left)
+    const granted = await this.#granted(identity, scopes)
     const frame = { issuer: this.service, audience: this.service, issuedAt, expiresAt: issuedAt + lifetime }
     const id = randomUUID()
     const token = tokens.signToken(await keys.signer(), frame, { identity, access: granted, id })
@@ -170,23 +175,28 @@ export class RowAuthority implements Authority {
     return await visibleTo(this.#options.db, identity)
   }
 
-  async grantUpload(capability: tokens.UploadCapability): Promise<string> {
+  async grantUpload({
+    expiresAt: former,
+    ...capability
+  }: tokens.UploadCapability & { readonly expiresAt?: number }): Promise<string> {
     const { keys, now, uploadExpiryMs } = this.#options
     const issuedAt = Math.floor(now() / 1000)
-    const expiresAt = issuedAt + Math.ceil(uploadExpiryMs / 1000)
+    const longest = issuedAt + Math.ceil(uploadExpiryMs / 1000)
+    const expiresAt = capability.principalId === undefined ? Math.min(longest, former ?? longest) : longest
     const frame = { issuer: this.service, audience: this.service, issuedAt, expiresAt }
     return tokens.signCapability(await keys.signer(), frame, capability)
   }
 
-  async findUpload(token: string, upload: string, repository: string): Promise<tokens.UploadCapability | undefined> {
+  async findUpload(token: string, upload: string, repository: string): ReturnType<Authority['findUpload']> {
     const { keys, states } = this.#options
     try {
       const capability = await tokens.verifyCapability(token, this.#expected(), kid => keys.find(kid))
       if (capability.upload !== upload || capability.repository !== repository) return undefined
-      const { principalId, epoch } = capability
-      const isRevoked =
-        principalId !== undefined && epoch !== undefined && !(await states.isCurrent(principalId, epoch))
-      return isRevoked ? undefined : capability
+      if (!(await states.isCurrent(capability))) return undefined
+      const { principalId } = capability
+      // It outlives the token that it began with, which says what was granted then.
+      const mayPush = principalId === undefined || (await this.allows(bearerOf(principalId), 'push', repository))
+      return mayPush ? capability : undefined
     } catch (error) {
       if (error instanceof tokens.TokenRefused) return undefined
       throw error
@@ -220,6 +230,11 @@ export class RowAuthority implements Authority {
     const list = scopes.some(({ type, name }) => type === 'registry' && name === 'catalog')
     return list ? [...entries, { type: 'registry', name: 'catalog', actions: ['*'] }] : entries
   }
+}
+
+/** Whoever has a capability, as far as grants go: of its name and kind only words are made. */
+function bearerOf(principalId: number): Identity {
+  return { kind: 'user', name: '', principalId }
 }
 
 function actor(identity: Identity): { actor: string; actorId?: number } {

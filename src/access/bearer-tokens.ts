@@ -72,23 +72,20 @@ export class BearerTokens {
     const verified = this.#find(token)
     if (verified?.kid === undefined || verified.expiresAt * 1000 <= now() || !keys.isKnown(verified.kid))
       return undefined
-    const { principalId, epoch } = verified.access.identity
-    const isCurrent = principalId === undefined || epoch === undefined || states.recall(principalId, epoch) === true
-    return isCurrent ? verified.access : undefined
+    return states.recall(verified.access.identity) === true ? verified.access : undefined
   }
 
   /** What the bearer may do. @throws RegistryError UNAUTHORIZED; UNAVAILABLE where its issuer cannot be asked. */
   async access(token: string): Promise<Access> {
     const { keys, now, states } = this.#options
     const verified = this.#find(token) ?? (await this.#verify(token))
-    const { principalId, epoch } = verified.access.identity
     // Its key may have been distrusted since the signature was checked.
     if (verified.kid !== undefined && (await keys.find(verified.kid)) === undefined) {
       this.#verified.delete(keyOf(token))
       throw invalidToken('the token is not valid')
     }
     const expired = verified.expiresAt * 1000 <= now()
-    const revoked = principalId !== undefined && epoch !== undefined && !(await states.isCurrent(principalId, epoch))
+    const revoked = !(await states.isCurrent(verified.access.identity))
     if (expired || revoked) {
       this.#verified.delete(keyOf(token))
       throw invalidToken(expired ? 'the token has expired' : 'the token was revoked')

@@ -54,7 +54,7 @@ export function ciAuthenticator(db: Database, keys: IssuerKeys, now: () => numbe
       if (rule.single_use && !(await takeOnce(db, issuer, claims))) {
         return refused('the identity token was used before, or has no jti, and the rule allows one use')
       }
-      return await proof(db, rule, claims)
+      return await proof(db, rule, claims, now())
     },
   }
 }
@@ -122,7 +122,12 @@ async function takeOnce(db: Database, issuer: string, claims: Readonly<Record<st
   return await db.transaction(tx => takeJti(tx, issuer, jti, forgetAt))
 }
 
-async function proof(db: Database, rule: TrustRuleRow, claims: Readonly<Record<string, unknown>>): Promise<Verdict> {
+async function proof(
+  db: Database,
+  rule: TrustRuleRow,
+  claims: Readonly<Record<string, unknown>>,
+  nowMs: number,
+): Promise<Verdict> {
   const [principal] = await findPrincipals(db, [rule.principal_id])
   if (principal?.active !== true) return refused(`the trust rule ${rule.name} is disabled`)
   return {
@@ -132,6 +137,7 @@ async function proof(db: Database, rule: TrustRuleRow, claims: Readonly<Record<s
       name: principal.name,
       principalId: principal.id,
       epoch: principal.epoch,
+      endsAt: new Date(nowMs + rule.session_seconds * 1000),
       provenance: provenanceOf(claims),
     },
   }

@@ -15,7 +15,7 @@ import { IssuerKeys, discovery } from './issuer-keys.ts'
 import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
 import { Login } from './login.ts'
 import { secretAuthenticator, userAuthenticator } from './password-login.ts'
-import { PrincipalStates, type Vouching } from './principal-states.ts'
+import { PrincipalStates } from './principal-states.ts'
 import { UseTimes } from './use-times.ts'
 
 /** How access control works; durations in milliseconds. */
@@ -32,8 +32,6 @@ export interface AccessOptions {
   /** Further ways to prove who one is, asked after tokens and before passwords of ours. */
   readonly authenticators: readonly Authenticator[]
   readonly foreign: ForeignTokens
-  /** Whether those whom an authenticator of these stands for are still known to it. */
-  readonly isVouchedFor: Vouching
   /** Whether issuers of CI identities may be asked over plain HTTP and at private addresses. */
   readonly allowPrivateIssuers: boolean
   readonly guesses: GuessLimitOptions
@@ -69,7 +67,7 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   await rotateKeysWhenDue(db, keyLifetimes)
   const { generatedPassword, nobodyAdministers } = await ensureFirstAdmin(db, options.adminPassword)
   const keys = new Keys(db)
-  const states = new PrincipalStates(db, options.revocationMaxAgeMs, options.isVouchedFor)
+  const states = new PrincipalStates(db, options.revocationMaxAgeMs)
   const audit = new AuditTrail(db, onError)
   const useTimes = new UseTimes(db, onError)
   const now = options.now ?? Date.now
@@ -77,12 +75,7 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   const guesses = new GuessLimit(options.guesses)
   const users = userAuthenticator(db)
   const passwords = new Login([users], guesses, audit, passwordGuess)
-  const chain = [
-    secretAuthenticator(db, options.isVouchedFor),
-    ciAuthenticator(db, issuers, now),
-    ...options.authenticators,
-    users,
-  ]
+  const chain = [secretAuthenticator(db), ciAuthenticator(db, issuers, now), ...options.authenticators, users]
   const authority = new RowAuthority({
     db,
     keys,

@@ -8,10 +8,9 @@ import { findSecret } from '../metadata/access-tokens.ts'
 import type { Database } from '../metadata/database.ts'
 import { type PrincipalRow, findPrincipal, findPrincipals } from '../metadata/principals.ts'
 import type { Authenticator } from './authenticator.ts'
-import type { Vouching } from './principal-states.ts'
 
 /** Personal access tokens and robots' secrets, recognised by their form; the name shown with them does not matter. */
-export function secretAuthenticator(db: Database, isVouchedFor: Vouching): Authenticator {
+export function secretAuthenticator(db: Database): Authenticator {
   return {
     name: 'token',
     async check({ password }) {
@@ -23,14 +22,16 @@ export function secretAuthenticator(db: Database, isVouchedFor: Vouching): Authe
       if (principal === undefined) return { refused: 'unknown token' }
       const owner = `${principal.kind} ${principal.name}`
       if (!secret.active) return { refused: `expired token of ${owner}`, message: 'the token has expired' }
+      const { external_issuer: issuer, external_proof: proof } = principal
+      if (issuer !== null && proof === null) {
+        const why = `${owner} is not in the ${issuer} file any more`
+        return { refused: why, message: `${principal.name} may not log in any more` }
+      }
       if (!principal.active) {
         const why = principal.disabled_at === null ? 'has expired' : 'is disabled'
         return { refused: `${owner} ${why}`, message: `${principal.name} ${why}` }
       }
-      if (!isVouchedFor(principal)) {
-        const why = `${owner} is not in the ${principal.external_issuer ?? ''} file any more`
-        return { refused: why, message: `${principal.name} may not log in any more` }
-      }
+      const endsAt = earliest(secret.ends_at, principal.expires_at)
       return {
         tokenId: secret.token_id,
         identity: {
@@ -38,11 +39,17 @@ export function secretAuthenticator(db: Database, isVouchedFor: Vouching): Authe
           name: principal.name,
           principalId: principal.id,
           epoch: principal.epoch,
+          secretId: secret.id,
+          ...(endsAt === undefined ? {} : { endsAt }),
           ...(secret.scopes === null ? {} : { scopes: secret.scopes as readonly PatternActions[] }),
         },
       }
     },
   }
+}
+
+function earliest(...times: readonly (Date | null)[]): Date | undefined {
+  return times.filter(time => time !== null).toSorted((a, b) => a.getTime() - b.getTime())[0]
 }
 
 /** A password that was right for a hash stays right for it: only memory limits how long that is remembered. */

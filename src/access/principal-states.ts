@@ -1,82 +1,129 @@
 import { LRUCache } from 'lru-cache'
-import type { Database } from '../metadata/database.ts'
+import type { Identity } from '../auth/identity.ts'
+import { type SecretState, findSecretStates } from '../metadata/access-tokens.ts'
+import type { Database, Queryable } from '../metadata/database.ts'
 import { type PrincipalRow, findPrincipals } from '../metadata/principals.ts'
 
 const LIMIT = 10_000
 
-/** Whether whoever vouches for a principal, where that is not this registry, still does. */
-export type Vouching = (principal: PrincipalRow) => boolean
-
-interface State {
-  /** Undefined: gone, disabled or expired. */
-  readonly row: PrincipalRow | undefined
-  readonly readAt: number
-}
+/** What a token was issued for: a principal of an epoch, and the secret that was shown for it, where one was. */
+export type Origin = Pick<Identity, 'principalId' | 'epoch' | 'secretId'>
 
 /**
- * Whether principals that tokens were issued to are still what they were. What is remembered is never older than
- * `maxAgeMs`, so a revocation is effective within that time in every process. Look-ups that arrive together are one query.
+ * Whether principals that tokens were issued to, and the secrets they were issued for, are still what they were. What is
+ * remembered is never older than `maxAgeMs`, so a revocation is effective within that time in every process.
  */
 export class PrincipalStates {
-  readonly #db: Database
-  readonly #maxAgeMs: number
-  readonly #isVouchedFor: Vouching
-  readonly #states = new LRUCache<number, State>({ max: LIMIT })
-  #wanted: { readonly ids: Set<number>; readonly read: Promise<void> } | undefined
+  readonly #principals: States<PrincipalRow>
+  readonly #secrets: States<SecretState>
 
-  constructor(db: Database, maxAgeMs: number, isVouchedFor: Vouching) {
-    this.#db = db
-    this.#isVouchedFor = isVouchedFor
-    this.#maxAgeMs = maxAgeMs
+  constructor(db: Database, maxAgeMs: number) {
+    this.#principals = new States(db, maxAgeMs, findPrincipals)
+    this.#secrets = new States(db, maxAgeMs, findSecretStates)
   }
 
   /** The same by the row as it is now, for who was just read from it: a remembered state may be older than that. */
-  async isCurrentNow(principalId: number, epoch: number): Promise<boolean> {
-    if (this.#states.get(principalId)?.row?.epoch !== epoch) this.forget(principalId)
-    return await this.isCurrent(principalId, epoch)
+  async isCurrentNow(origin: Origin): Promise<boolean> {
+    const { principalId, epoch } = origin
+    if (principalId !== undefined && this.#principals.remembered(principalId)?.epoch !== epoch) this.forget(principalId)
+    return await this.isCurrent(origin)
   }
 
-  /** Whether the principal is active and of that epoch. */
-  async isCurrent(principalId: number, epoch: number): Promise<boolean> {
-    const known = this.recall(principalId, epoch)
+  /**
+   * Whether the principal is active and of that epoch, and the secret good. Who has no row here, such as the subject of
+   * another issuer, always is.
+   */
+  async isCurrent(origin: Origin): Promise<boolean> {
+    const known = this.recall(origin)
     if (known !== undefined) return known
-    await this.#read(principalId)
-    return this.#isOf(this.#states.get(principalId), epoch)
+    const { principalId, epoch, secretId } = origin
+    if (principalId === undefined || epoch === undefined) return true
+    if (!isOf(await this.#principals.find(principalId), epoch)) return false
+    return secretId === undefined || (await this.#secrets.find(secretId))?.active === true
   }
 
-  /** The same where what is remembered is young enough to say it; undefined where the row must be read. */
-  recall(principalId: number, epoch: number): boolean | undefined {
-    const state = this.#states.get(principalId)
-    const isFresh = state !== undefined && performance.now() - state.readAt < this.#maxAgeMs
-    return isFresh ? this.#isOf(state, epoch) : undefined
+  /** The same where what is remembered is young enough to say it; undefined where rows must be read. */
+  recall({ principalId, epoch, secretId }: Origin): boolean | undefined {
+    if (principalId === undefined || epoch === undefined) return true
+    const principal = this.#principals.recall(principalId)
+    if (principal === undefined) return undefined
+    if (!isOf(principal.row, epoch)) return false
+    if (secretId === undefined) return true
+    const secret = this.#secrets.recall(secretId)
+    return secret && secret.row?.active === true
   }
 
-  #isOf(state: State | undefined, epoch: number): boolean {
-    const row = state?.row
-    return row !== undefined && row.epoch === epoch && this.#isVouchedFor(row)
-  }
-
-  /** Forgets what is remembered of a principal, after this process changed it. */
+  /** Forgets what is remembered of a principal and of secrets, after this process changed it. */
   forget(principalId: number): void {
-    this.#states.delete(principalId)
+    this.#principals.forget(principalId)
+    this.#secrets.forget()
+  }
+}
+
+function isOf(principal: PrincipalRow | undefined, epoch: number): boolean {
+  return principal?.active === true && principal.epoch === epoch
+}
+
+interface State<R> {
+  /** Undefined: gone. */
+  readonly row: R | undefined
+  readonly readAt: number
+}
+
+/** Rows by id, remembered for a while. Look-ups that arrive together are one query. */
+class States<R extends { readonly id: number }> {
+  readonly #db: Database
+  readonly #maxAgeMs: number
+  readonly #read: (db: Queryable, ids: readonly number[]) => Promise<readonly R[]>
+  readonly #states = new LRUCache<number, State<R>>({ max: LIMIT })
+  /** Raised when something is forgotten: what was asked for before that must not be remembered after it. */
+  #generation = 0
+  #wanted: { readonly ids: Set<number>; readonly rows: Promise<ReadonlyMap<number, R>> } | undefined
+
+  constructor(db: Database, maxAgeMs: number, read: (db: Queryable, ids: readonly number[]) => Promise<readonly R[]>) {
+    this.#db = db
+    this.#maxAgeMs = maxAgeMs
+    this.#read = read
   }
 
-  async #read(principalId: number): Promise<void> {
+  remembered(id: number): R | undefined {
+    return this.#states.get(id)?.row
+  }
+
+  async find(id: number): Promise<R | undefined> {
+    const state = this.recall(id)
+    return state === undefined ? (await this.#ask(id)).get(id) : state.row
+  }
+
+  /** What is remembered of one, where it is young enough. */
+  recall(id: number): State<R> | undefined {
+    const state = this.#states.get(id)
+    return state !== undefined && performance.now() - state.readAt < this.#maxAgeMs ? state : undefined
+  }
+
+  /** Forgets one, or all. */
+  forget(id?: number): void {
+    this.#generation += 1
+    if (id === undefined) this.#states.clear()
+    else this.#states.delete(id)
+  }
+
+  async #ask(id: number): Promise<ReadonlyMap<number, R>> {
     if (this.#wanted === undefined) {
       const ids = new Set<number>()
       // Whoever asks before the query is sent joins it; whoever asks later needs a later one.
-      const read = Promise.resolve().then(async () => {
+      const rows = Promise.resolve().then(async () => {
         this.#wanted = undefined
+        const generation = this.#generation
         const readAt = performance.now()
-        const rows = new Map((await findPrincipals(this.#db, [...ids])).map(row => [row.id, row]))
-        for (const id of ids) {
-          const row = rows.get(id)
-          this.#states.set(id, { row: row?.active === true ? row : undefined, readAt })
-        }
+        const found = new Map((await this.#read(this.#db, [...ids])).map(row => [row.id, row]))
+        if (generation === this.#generation)
+          for (const one of ids) this.#states.set(one, { row: found.get(one), readAt })
+        return found
       })
-      this.#wanted = { ids, read }
+      this.#wanted = { ids, rows }
     }
-    this.#wanted.ids.add(principalId)
-    await this.#wanted.read
+    this.#wanted.ids.add(id)
+    return await this.#wanted.rows
   }
 }

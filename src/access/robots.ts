@@ -58,8 +58,7 @@ export async function listRobots(
 }
 
 /**
- * Gives a robot a new secret; the former one ends `overlapMs` from now, and where that is at once, with every session of
- * the robot. @throws RegistryError DENIED, NOT_FOUND.
+ * Gives a robot a new secret; the former one ends `overlapMs` from now, with every session that began with it. @throws RegistryError DENIED, NOT_FOUND.
  */
 export async function rotateRobot(
   context: AdministrationContext,
@@ -70,7 +69,7 @@ export async function rotateRobot(
   const { secret, principalId } = await context.db.transaction(async tx => {
     const principal = found(await rows.findPrincipal(tx, name), name)
     const token = found(await findAccessToken(tx, principal.id, TOKEN), `token of ${name}`)
-    const made = await replaceSecret(tx, token, 'robot', robot.overlapMs)
+    const made = await replaceSecret(tx, token.id, 'robot', robot.overlapMs)
     await record(tx, actor, 'robot.rotate', { robot: name, overlapSeconds: robot.overlapMs / 1000 })
     return { secret: made, principalId: principal.id }
   })

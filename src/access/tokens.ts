@@ -1,10 +1,17 @@
 import type { PatternActions } from '../auth/identity.ts'
 import { type SecretKind, makeSecret } from '../auth/secrets.ts'
 import * as rows from '../metadata/access-tokens.ts'
-import type { Transaction } from '../metadata/database.ts'
-import { findPrincipal, findPrincipals, raiseEpoch } from '../metadata/principals.ts'
+import type { Queryable, Transaction } from '../metadata/database.ts'
+import { findPrincipal, findPrincipals } from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
-import { type Actor, type AdministrationContext, record, requireAdmin, requireUnscoped } from './actor.ts'
+import {
+  type Actor,
+  type AdministrationContext,
+  record,
+  requireAdmin,
+  requireOwnLogin,
+  requireUnscoped,
+} from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { checkName, found, unlessTaken } from './names.ts'
 import { type Page, type PageRequest, pageOf } from './page.ts'
@@ -36,10 +43,11 @@ export async function createToken(
     readonly expiresAt?: Date
   },
 ): Promise<{ readonly secret: string }> {
-  const owner = await tokenOwner(context, actor, token.user)
+  requireOwnLogin(actor)
   checkName(token.name, 'token')
   checkPatterns(token.scopes ?? [])
   const secret = await context.db.transaction(async tx => {
+    const owner = await tokenOwner(tx, actor, token.user)
     const id = await rows.insertAccessToken(tx, {
       principalId: owner.id,
       name: token.name,
@@ -60,7 +68,7 @@ export async function listTokens(
   user: string | undefined,
   { last, limit }: PageRequest,
 ): Promise<Page<TokenInfo>> {
-  const owner = await tokenOwner(context, actor, user)
+  const owner = await tokenOwner(context.db, actor, user)
   const tokens = await rows.listAccessTokens(context.db, owner.id, last, limit + 1)
   return pageOf(tokens, limit, { key: ({ name }) => name, present })
 }
@@ -77,55 +85,51 @@ function present(row: rows.AccessTokenRow): TokenInfo {
 }
 
 /**
- * Gives a token a new secret; the former one ends `overlapMs` from now, and where that is at once, with every session of
- * its user. @throws RegistryError DENIED, NOT_FOUND.
+ * Gives a token a new secret; the former one ends `overlapMs` from now, with every session that began with it. @throws RegistryError DENIED, NOT_FOUND.
  */
 export async function rotateToken(
   context: AdministrationContext,
   actor: Actor,
   token: { readonly user?: string; readonly name: string; readonly overlapMs: number },
 ): Promise<{ readonly secret: string }> {
-  const owner = await tokenOwner(context, actor, token.user)
-  const secret = await context.db.transaction(async tx => {
+  requireOwnLogin(actor)
+  const { owner, secret } = await context.db.transaction(async tx => {
+    const owner = await tokenOwner(tx, actor, token.user)
     const row = found(await rows.findAccessToken(tx, owner.id, token.name), `token ${token.name}`)
-    const made = await replaceSecret(tx, row, 'pat', token.overlapMs)
+    const secret = await replaceSecret(tx, row.id, 'pat', token.overlapMs)
     await record(tx, actor, 'token.rotate', {
       user: owner.name,
       token: token.name,
       overlapSeconds: token.overlapMs / 1000,
     })
-    return made
+    return { owner, secret }
   })
   context.onPrincipalChanged(owner.id)
   return { secret }
 }
 
-/**
- * Removes a token with its secrets, and ends every session of its user, because it may have begun with it.
- * @throws RegistryError DENIED, NOT_FOUND.
- */
+/** Removes a token with its secrets, and ends every session that began with it. @throws RegistryError DENIED, NOT_FOUND. */
 export async function deleteToken(
   context: AdministrationContext,
   actor: Actor,
   token: { readonly user?: string; readonly name: string },
 ): Promise<void> {
-  const owner = await tokenOwner(context, actor, token.user)
-  await context.db.transaction(async tx => {
+  const ownerId = await context.db.transaction(async tx => {
+    const owner = await tokenOwner(tx, actor, token.user)
     const row = found(await rows.findAccessToken(tx, owner.id, token.name), `token ${token.name}`)
     await rows.deleteAccessToken(tx, row.id)
-    await raiseEpoch(tx, owner.id)
     await record(tx, actor, 'token.delete', { user: owner.name, token: token.name })
+    return owner.id
   })
-  context.onPrincipalChanged(owner.id)
+  context.onPrincipalChanged(ownerId)
 }
 
 async function tokenOwner(
-  context: AdministrationContext,
+  db: Queryable,
   actor: Actor,
   user: string | undefined,
 ): Promise<{ readonly id: number; readonly name: string }> {
   requireUnscoped(actor)
-  const { db } = context
   const { principalId, name } = actor.identity
   const own = principalId === undefined ? [] : await findPrincipals(db, [principalId])
   const principal = user === undefined ? own[0] : await findPrincipal(db, user)
@@ -143,18 +147,14 @@ export async function addSecret(tx: Transaction, tokenId: number, kind: SecretKi
   return secret.text
 }
 
-/**
- * Adds a secret beside the newest former one, which ends `overlapMs` from now. Without an overlap the former one leaked,
- * and what was issued for it ends too. Answers the new one.
- */
+/** Adds a secret beside the newest former one, which ends `overlapMs` from now with what it got. Answers the new one. */
 export async function replaceSecret(
   tx: Transaction,
-  token: Pick<rows.AccessTokenRow, 'id' | 'principal_id'>,
+  tokenId: number,
   kind: SecretKind,
   overlapMs: number,
 ): Promise<string> {
-  await rows.lockAccessToken(tx, token.id)
-  await rows.retireSecrets(tx, token.id, LIVE_SECRETS - 1, overlapMs)
-  if (overlapMs === 0) await raiseEpoch(tx, token.principal_id)
-  return await addSecret(tx, token.id, kind)
+  await rows.lockAccessToken(tx, tokenId)
+  await rows.retireSecrets(tx, tokenId, LIVE_SECRETS - 1, overlapMs)
+  return await addSecret(tx, tokenId, kind)
 }

@@ -75,10 +75,17 @@ export interface Authority {
   allows(identity: Identity, action: Action, name: string): Promise<boolean>
   /** The names an identity may pull, for lists and mounts without a source. */
   visibleNames(identity: Identity): Promise<VisibleNames>
-  /** A capability to go on with an upload, to stand in its Location. */
-  grantUpload(capability: UploadCapability): Promise<string>
-  /** What the capability in a Location allows, where it is good for this upload. */
-  findUpload(token: string, upload: string, repository: string): Promise<UploadCapability | undefined>
+  /**
+   * A capability to go on with an upload, to stand in its Location. `expiresAt` is when the one before it ends, in seconds
+   * since 1970: the next ends no later where nobody here can say whether its bearer may still push.
+   */
+  grantUpload(capability: UploadCapability & { readonly expiresAt?: number }): Promise<string>
+  /** What the capability in a Location allows, where it is good for this upload and its bearer may still push. */
+  findUpload(
+    token: string,
+    upload: string,
+    repository: string,
+  ): Promise<(UploadCapability & { readonly expiresAt: number }) | undefined>
   /** The public keys, as RFC 7517 section 5 writes them. */
   keySet(): Promise<{ readonly keys: readonly object[] }>
 }

@@ -25,6 +25,10 @@ export interface Identity {
   readonly principalId?: number
   /** The principal's epoch when it was proven: a token of an earlier epoch is dead. */
   readonly epoch?: number
+  /** Which secret was shown, a personal token's or a robot's, where one was: what came of it ends with it. */
+  readonly secretId?: number
+  /** When what was shown ends; what is issued for it ends no later. Absent where it does not end by itself. */
+  readonly endsAt?: Date
   /** What the shown token narrows its principal to; absent where it narrows nothing. */
   readonly scopes?: readonly PatternActions[]
   readonly provenance?: Provenance

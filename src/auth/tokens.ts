@@ -38,6 +38,7 @@ interface Payload {
   readonly kind: Identity['kind']
   readonly pid?: number
   readonly epoch?: number
+  readonly secret_id?: number
   readonly scopes?: readonly PatternActions[]
   readonly provenance?: Provenance
 }
@@ -51,6 +52,7 @@ export function signToken(signer: SigningKey, frame: TokenFrame, claims: TokenCl
     kind: identity.kind,
     ...(identity.principalId === undefined ? {} : { pid: identity.principalId }),
     ...(identity.epoch === undefined ? {} : { epoch: identity.epoch }),
+    ...(identity.secretId === undefined ? {} : { secret_id: identity.secretId }),
     ...(identity.scopes === undefined ? {} : { scopes: identity.scopes }),
     ...(identity.provenance === undefined ? {} : { provenance: identity.provenance }),
   }
@@ -72,13 +74,14 @@ export async function verifyToken(
   findKey: (kid: string) => Promise<KeyObject | undefined>,
 ): Promise<TokenClaims & { readonly expiresAt: number }> {
   const payload = (await verify(token, expected, findKey)) as Payload & { readonly jti: string; readonly exp: number }
-  const { sub, kind, pid, epoch, scopes, provenance } = payload
+  const { sub, kind, pid, epoch, secret_id: secretId, scopes, provenance } = payload
   return {
     identity: {
       kind,
       name: sub,
       ...(pid === undefined ? {} : { principalId: pid }),
       ...(epoch === undefined ? {} : { epoch }),
+      ...(secretId === undefined ? {} : { secretId }),
       ...(scopes === undefined ? {} : { scopes }),
       ...(provenance === undefined ? {} : { provenance }),
     },
@@ -88,12 +91,13 @@ export async function verifyToken(
   }
 }
 
-/** The right to go on with one upload session, which outlives the token that opened it. */
+/** The right to go on with one upload session, which outlives the token that opened it, though not what that came of. */
 export interface UploadCapability {
   readonly upload: string
   readonly repository: string
   readonly principalId?: number
   readonly epoch?: number
+  readonly secretId?: number
 }
 
 /** The audience of capabilities: an access token is never one, and the other way round. */
@@ -109,15 +113,19 @@ export async function verifyCapability(
   token: string,
   expected: { readonly issuer: string; readonly audience: string; readonly now: number },
   findKey: (kid: string) => Promise<KeyObject | undefined>,
-): Promise<UploadCapability> {
+): Promise<UploadCapability & { readonly expiresAt: number }> {
   const audience = capabilityAudience(expected.audience)
-  const claims = (await verify(token, { ...expected, audience }, findKey)) as UploadCapability
-  const { upload, repository, principalId, epoch } = claims
+  const claims = await verify(token, { ...expected, audience }, findKey)
+  const { upload, repository, principalId, epoch, secretId, exp } = claims as UploadCapability & {
+    readonly exp: number
+  }
   return {
     upload,
     repository,
     ...(principalId === undefined ? {} : { principalId }),
     ...(epoch === undefined ? {} : { epoch }),
+    ...(secretId === undefined ? {} : { secretId }),
+    expiresAt: exp,
   }
 }
 

@@ -23,22 +23,37 @@ const SELECT = `select t.id, t.principal_id, t.name, t.scopes, t.expires_at, t.l
 
 /** What a secret proves. */
 export interface SecretRow {
+  readonly id: number
   readonly token_id: number
   readonly scopes: unknown
   /** Neither the secret nor its token is past its end, by the database's clock. */
   readonly active: boolean
+  /** When it ends, or its token does. */
+  readonly ends_at: Date | null
   readonly principal_id: number
 }
+
+/** Whether a secret still proves something. */
+export type SecretState = Pick<SecretRow, 'id' | 'active'>
+
+const ACTIVE = `coalesce(s.expires_at > clock_timestamp(), true) and coalesce(t.expires_at > clock_timestamp(), true) as active`
 
 /** The token that a secret (by its hash) belongs to, also where it has expired. */
 export async function findSecret(db: Queryable, hash: Uint8Array): Promise<SecretRow | undefined> {
   const rows = await db.query<SecretRow>(
-    `select t.id as token_id, t.scopes, t.principal_id,
-            coalesce(s.expires_at > clock_timestamp(), true) and coalesce(t.expires_at > clock_timestamp(), true) as active
+    `select s.id, t.id as token_id, t.scopes, t.principal_id, least(s.expires_at, t.expires_at) as ends_at, ${ACTIVE}
        from token_secret s join access_token t on t.id = s.token_id where s.hash = $1`,
     [hash],
   )
   return rows[0]
+}
+
+/** The secrets of these ids; those that are gone are left out. */
+export async function findSecretStates(db: Queryable, ids: readonly number[]): Promise<readonly SecretState[]> {
+  return await db.query<SecretState>(
+    `select s.id, ${ACTIVE} from token_secret s join access_token t on t.id = s.token_id where s.id = any($1::bigint[])`,
+    [ids],
+  )
 }
 
 /** A principal's tokens by name, after `last`. */

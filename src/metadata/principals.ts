@@ -9,8 +9,10 @@ export interface PrincipalRow {
   /** Who vouches for it, and as whom, where that is not this registry. */
   readonly external_issuer: string | null
   readonly external_subject: string | null
+  /** A hash of what it proves itself by there; null: nobody vouches for it any more. */
+  readonly external_proof: string | null
   readonly epoch: number
-  /** Neither disabled nor expired, by the database's clock. */
+  /** Neither disabled nor expired, by the database's clock, and vouched for by whoever has to. */
   readonly active: boolean
   readonly disabled_at: Date | null
   readonly expires_at: Date | null
@@ -19,9 +21,10 @@ export interface PrincipalRow {
   readonly created_by: string | null
 }
 
-const COLUMNS = `p.id, p.kind, p.name, p.password_hash, p.external_issuer, p.external_subject, p.epoch, p.disabled_at, p.expires_at, p.last_used_at,
-  p.created_at, p.created_by,
-  p.disabled_at is null and coalesce(p.expires_at > clock_timestamp(), true) as active`
+const COLUMNS = `p.id, p.kind, p.name, p.password_hash, p.external_issuer, p.external_subject, p.external_proof, p.epoch,
+  p.disabled_at, p.expires_at, p.last_used_at, p.created_at, p.created_by,
+  p.disabled_at is null and coalesce(p.expires_at > clock_timestamp(), true)
+    and (p.external_issuer is null or p.external_proof is not null) as active`
 
 /** The principal of that name. */
 export async function findPrincipal(db: Queryable, name: string): Promise<PrincipalRow | undefined> {
@@ -76,38 +79,6 @@ export async function insertPrincipal(tx: Transaction, principal: NewPrincipal):
   return rows[0]?.id
 }
 
-/**
- * Adds users that somebody else vouches for under their own names; those that are there stay as they are. Answers which
- * were added.
- */
-export async function insertExternalUsers(
-  tx: Transaction,
-  issuer: string,
-  names: readonly string[],
-): Promise<readonly string[]> {
-  const rows = await tx.query<{ name: string }>(
-    `insert into principal (kind, name, external_issuer, external_subject, created_by)
-     select 'user', n, $1, n, $1 from unnest($2::text[]) as u (n) order by n
-     on conflict do nothing returning name`,
-    [issuer, names],
-  )
-  return rows.map(({ name }) => name)
-}
-
-/** Which of these names belong to principals that `issuer` does not vouch for. */
-export async function namesTakenFrom(
-  db: Queryable,
-  issuer: string,
-  names: readonly string[],
-): Promise<readonly string[]> {
-  const rows = await db.query<{ name: string }>(
-    `select p.name from principal p
-      where p.name = any($2::text[]) and p.external_issuer is distinct from $1 order by p.name`,
-    [issuer, names],
-  )
-  return rows.map(({ name }) => name)
-}
-
 /** Sets a user's password hash and ends every token issued before. False when there is no such principal. */
 export async function setPasswordHash(tx: Transaction, id: number, hash: string): Promise<boolean> {
   const rows = await tx.query('update principal set password_hash = $2, epoch = epoch + 1 where id = $1 returning id', [
@@ -134,12 +105,6 @@ export async function setExpiry(tx: Transaction, id: number, expiresAt: Date | u
     id,
     expiresAt ?? null,
   ])
-  return rows.length === 1
-}
-
-/** Ends every token of a principal that was issued before now. False when there is no such principal. */
-export async function raiseEpoch(tx: Transaction, id: number): Promise<boolean> {
-  const rows = await tx.query('update principal set epoch = epoch + 1 where id = $1 returning id', [id])
   return rows.length === 1
 }
 

@@ -6,12 +6,13 @@ export interface RefreshTokenRow {
   readonly epoch: number
   readonly scopes: unknown
   readonly provenance: Readonly<Record<string, string>> | null
+  readonly expires_at: Date
 }
 
 /** The living refresh token of that hash. */
 export async function findRefreshToken(db: Queryable, hash: Uint8Array): Promise<RefreshTokenRow | undefined> {
   const rows = await db.query<RefreshTokenRow>(
-    `select principal_id, epoch, scopes, provenance from refresh_token
+    `select principal_id, epoch, scopes, provenance, expires_at from refresh_token
       where hash = $1 and expires_at > clock_timestamp()`,
     [hash],
   )

@@ -23,7 +23,7 @@ export interface Gate {
 export interface GateState {
   access?: Access
   /** What opened an upload, where its Location did. */
-  upload?: UploadCapability
+  upload?: UploadCapability & { readonly expiresAt: number }
 }
 
 /** The query parameter of a Location that carries the capability of an upload. */

@@ -1,6 +1,7 @@
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import type { Authority } from '../auth/authority.ts'
+import type { Identity } from '../auth/identity.ts'
 import { awaited } from '../middleware/expect.ts'
 import { CAPABILITY_PARAMETER, type Gate, type GateState } from '../middleware/gate.ts'
 import { isDigestAlgorithm, parseDigest, tryParseDigest } from '../oci/digest.ts'
@@ -128,10 +129,16 @@ async function present(
 async function capabilityFor(ctx: Context, target: UploadTarget, authority: Authority | undefined): Promise<string> {
   if (authority === undefined) return ''
   const { access, upload } = ctx.state as GateState
-  const { principalId, epoch } = upload ?? access?.identity ?? {}
-  const bound = principalId === undefined || epoch === undefined ? {} : { principalId, epoch }
-  const capability = await authority.grantUpload({ upload: target.id, repository: target.name, ...bound })
+  const capability = await authority.grantUpload(
+    upload ?? { ...originOf(access?.identity), upload: target.id, repository: target.name },
+  )
   return `?${CAPABILITY_PARAMETER}=${capability}`
+}
+
+/** What of an identity a capability is bound to. */
+function originOf({ principalId, epoch, secretId }: Partial<Identity> = {}): Partial<Identity> {
+  if (principalId === undefined || epoch === undefined) return {}
+  return secretId === undefined ? { principalId, epoch } : { principalId, epoch, secretId }
 }
 
 /**

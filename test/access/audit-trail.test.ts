@@ -120,7 +120,6 @@ void suite('a flood of refusals (CWE-770, CWE-778)', () => {
       auditRetentionMs: DAY_MS,
       adminPassword: undefined,
       authenticators: [],
-      isVouchedFor: () => true,
       foreign: { verify: () => Promise.resolve(undefined) },
       allowPrivateIssuers: false,
       guesses: { perAccount: 10, perClient: 100, windowSeconds: 300 },

@@ -32,8 +32,8 @@ function setScene(): Scene {
         isKnown: () => scene.keyIsKnown && scene.keyIsFresh,
       },
       states: {
-        isCurrent: async (_id, epoch) => epoch === scene.epoch,
-        recall: (_id, epoch) => (scene.stateIsFresh ? epoch === scene.epoch : undefined),
+        isCurrent: async ({ epoch }) => epoch === scene.epoch,
+        recall: ({ epoch }) => (scene.stateIsFresh ? epoch === scene.epoch : undefined),
       },
       foreign: {
         async verify() {

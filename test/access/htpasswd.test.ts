@@ -100,6 +100,30 @@ void suite('users of an htpasswd file', () => {
     await assert.rejects(login('alice', PASSWORD), /401/)
   })
 
+  test('end every session of theirs where their password changes in the file', async () => {
+    await put(`dave:${NEW}\nerin:${OLD}\n`)
+    const logsIn = async (name: string, password: string): Promise<boolean> =>
+      await login(name, password).then(
+        () => true,
+        () => false,
+      )
+    await until('erin is there', () => logsIn('erin', PASSWORD))
+    const subject = { kind: 'principal', name: 'erin' }
+    await server.administer('POST', '/grants', { subject, pattern: 'team/**', actions: ['push'] })
+    const token = await login('erin', PASSWORD)
+    const begun = await fetch(`${server.url}/v2/team/app/blobs/uploads/`, {
+      method: 'POST',
+      headers: { Authorization: `Bearer ${token}` },
+    })
+    assert.equal(begun.status, 202)
+    const location = new URL(begun.headers.get('location') ?? '', server.url)
+    await put(`dave:${NEW}\nerin:${NEW}\n`)
+    await until('the token is refused', async () => (await tags(token)) === 401)
+    assert.equal((await fetch(location, { method: 'PATCH', body: 'x' })).status, 401)
+    assert.equal(await logsIn('erin', PASSWORD), false)
+    assert.equal(await tags(await login('erin', NEW_PASSWORD)), 200)
+  })
+
   test('stay where the new file is broken or gone, which is logged once', async () => {
     const failures = (): number =>
       server.log.filter(line => String(line['msg']).includes('auth.htpasswd cannot be used')).length

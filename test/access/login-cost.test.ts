@@ -5,10 +5,11 @@ import { after, before, mock, suite, test } from 'node:test'
 import bcrypt from 'bcrypt'
 import type { AuditTrail } from '../../src/access/audit-trail.ts'
 import { GuessLimit } from '../../src/access/guess-limit.ts'
-import { htpasswdAuthenticator, mirrorHtpasswd } from '../../src/access/htpasswd-login.ts'
+import { htpasswdAuthenticator } from '../../src/access/htpasswd-login.ts'
+import { HtpasswdUsers } from '../../src/access/htpasswd-users.ts'
 import { Login } from '../../src/access/login.ts'
 import { userAuthenticator } from '../../src/access/password-login.ts'
-import { type Htpasswd, parseHtpasswd } from '../../src/auth/htpasswd.ts'
+import { parseHtpasswd } from '../../src/auth/htpasswd.ts'
 import { hashPassword } from '../../src/auth/passwords.ts'
 import { insertPrincipal, setDisabled } from '../../src/metadata/principals.ts'
 import { RegistryError } from '../../src/oci/errors.ts'
@@ -25,7 +26,7 @@ interface Work {
 
 void suite('what a wrong login costs tells nothing of the account (OWASP ASVS 5.0 section 6.3.8)', () => {
   let index: TestDatabase
-  let file: Htpasswd
+  let filed: HtpasswdUsers
   let work: Work = { scrypt: [], bcryptRounds: 0 }
 
   before(async () => {
@@ -38,7 +39,7 @@ void suite('what a wrong login costs tells nothing of the account (OWASP ASVS 5.
       ['ours-too', 4],
     ] as const
     const hashed = await Promise.all(lines.map(async ([name, cost]) => `${name}:${await bcrypt.hash(PASSWORD, cost)}`))
-    file = parseHtpasswd(hashed.join('\n'))
+    const file = parseHtpasswd(hashed.join('\n'))
     const passwordHash = await hashPassword(PASSWORD)
     await index.db.transaction(async tx => {
       const users = ['alice', 'ours-too', 'disabled'].map(name => ({ kind: 'user', name, passwordHash }) as const)
@@ -46,7 +47,11 @@ void suite('what a wrong login costs tells nothing of the account (OWASP ASVS 5.
       await insertPrincipal(tx, { kind: 'robot', name: 'robot+farm', createdBy: 'test' })
     })
     // `former` has a row and stands in the file no more.
-    await mirrorHtpasswd(index.db, { ...file, hashes: new Map([...file.hashes, ['former', '']]) })
+    filed = new HtpasswdUsers(index.db, { mirrored: () => undefined, delayed: () => undefined })
+    for (const hashes of [new Map([...file.hashes, ['former', '']]), file.hashes]) {
+      filed.take({ ...file, hashes })
+      await filed.written()
+    }
     await index.db.transaction(async tx => {
       const rows = await tx.query<{ id: number }>("select id from principal where name in ('disabled', 'barred')")
       for (const { id } of rows) await setDisabled(tx, id, true)
@@ -74,7 +79,7 @@ void suite('what a wrong login costs tells nothing of the account (OWASP ASVS 5.
   /** The work that a login of each of these names with a wrong password takes. */
   async function workOf(hasFile: boolean, names: readonly string[]): Promise<Map<string, Work>> {
     const users = userAuthenticator(index.db)
-    const chain = hasFile ? [htpasswdAuthenticator(index.db, () => file), users] : [users]
+    const chain = hasFile ? [htpasswdAuthenticator(index.db, filed), users] : [users]
     const login = new Login(chain, new GuessLimit({ perAccount: 99, perClient: 99, windowSeconds: 60 }), NO_AUDIT)
     const works = new Map<string, Work>()
     for (const name of names) {

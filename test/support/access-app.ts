@@ -1,4 +1,5 @@
 import { createAdministration } from '../../src/access/administration.ts'
+import type { ForeignTokens } from '../../src/access/bearer-tokens.ts'
 import type { KeyLifetimes } from '../../src/access/keys.ts'
 import { openAccess } from '../../src/access/open.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
@@ -23,7 +24,9 @@ export interface AccessApp extends TestApp<BlobStore> {
 }
 
 /** Starts one on a fresh index. */
-export async function startAccessApp(options: { readonly allowPrivateIssuers?: boolean } = {}): Promise<AccessApp> {
+export async function startAccessApp(
+  options: { readonly allowPrivateIssuers?: boolean; readonly foreign?: ForeignTokens } = {},
+): Promise<AccessApp> {
   let aheadMs = 0
   let settle = async (): Promise<void> => undefined
   const app = await startApp({
@@ -39,8 +42,7 @@ export async function startAccessApp(options: { readonly allowPrivateIssuers?: b
         auditRetentionMs: DAY_MS,
         adminPassword: PASSWORD,
         authenticators: [],
-        isVouchedFor: () => true,
-        foreign: { verify: () => Promise.resolve(undefined) },
+        foreign: options.foreign ?? { verify: () => Promise.resolve(undefined) },
         allowPrivateIssuers: options.allowPrivateIssuers ?? false,
         guesses: { perAccount: 10, perClient: 100, windowSeconds: 300 },
         onError: error => {
