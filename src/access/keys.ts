@@ -26,6 +26,9 @@ export class Keys {
   #publicKeys = new Map<string, KeyObject>()
   #signer: SigningKey | undefined
   #loadedAt = Number.NEGATIVE_INFINITY
+  /** Raised by {@link refresh}: what was being read before it does not count after it. */
+  #generation = 0
+  #loadedGeneration = -1
   #loading: Promise<void> | undefined
 
   constructor(db: Database) {
@@ -59,13 +62,17 @@ export class Keys {
 
   /** Forgets what it knows, so that the next use looks at the rows. */
   refresh(): void {
+    this.#generation += 1
     this.#loadedAt = Number.NEGATIVE_INFINITY
   }
 
   async #fresh(olderThanMs: number): Promise<void> {
     if (this.#isFresh(olderThanMs)) return
-    this.#loading ??= this.#load().finally(() => (this.#loading = undefined))
-    await this.#loading
+    const wanted = this.#generation
+    do {
+      this.#loading ??= this.#load().finally(() => (this.#loading = undefined))
+      await this.#loading
+    } while (this.#loadedGeneration < wanted)
   }
 
   #isFresh(olderThanMs: number): boolean {
@@ -73,12 +80,14 @@ export class Keys {
   }
 
   async #load(): Promise<void> {
+    const generation = this.#generation
     const found = await rows.listSigningKeys(this.#db)
     const newest = found.find(row => row.signing)
     this.#rows = found
     this.#publicKeys = new Map(found.map(row => [row.kid, createPublicKey(jwk(row.public_jwk))]))
     this.#signer = newest && { kid: newest.kid, key: createPrivateKey(jwk(newest.private_jwk)) }
-    this.#loadedAt = performance.now()
+    this.#loadedGeneration = generation
+    if (generation === this.#generation) this.#loadedAt = performance.now()
   }
 }
 
