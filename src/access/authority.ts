@@ -227,7 +227,10 @@ export class RowAuthority implements Authority {
       const bound = repository === undefined ? {} : { repository }
       entries.push({ type: 'repository', name: scope.name, actions, ...bound })
     }
-    const list = scopes.some(({ type, name }) => type === 'registry' && name === 'catalog')
+    // As in Distribution the catalog has this one action.
+    const list = scopes.some(({ type, name, actions }) => {
+      return type === 'registry' && name === 'catalog' && actions.includes('*')
+    })
     return list ? [...entries, { type: 'registry', name: 'catalog', actions: ['*'] }] : entries
   }
 }

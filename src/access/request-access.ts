@@ -12,9 +12,9 @@ export function tokenAccess(identity: Identity, entries: readonly AccessEntry[],
     shown,
     may: (action, name) => {
       const actions = find(name)?.actions ?? []
-      if (actions.includes('*')) return true
-      // What one action includes is a rule of ours: others grant each by itself.
-      return identity.kind === 'foreign' ? actions.includes(action) : implies(actions as readonly Action[], action)
+      // What one action includes is a rule of ours: others grant each by itself, or all that Distribution knows.
+      if (identity.kind === 'foreign') return action !== 'admin' && (actions.includes('*') || actions.includes(action))
+      return implies(actions as readonly Action[], action)
     },
     repositoryId: name => find(name)?.repository,
     mayList: entries.some(

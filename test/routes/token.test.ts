@@ -86,6 +86,7 @@ void suite('the token endpoint (Distribution: token authentication specification
       ['repository:team/a:pull'],
     ],
     'for the catalog': ['&scope=registry:catalog:*', ['registry:catalog:*']],
+    'for less than all of the catalog, which is nothing': ['&scope=registry:catalog:pull', []],
   }
   for (const [form, [query, granted]] of Object.entries(forms)) {
     test(`a scope ${form} gets what is both asked for and granted, with 200`, async () => {
