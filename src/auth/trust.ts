@@ -78,8 +78,18 @@ export function choiceText<C extends Candidate>(
   return `${nameOf(chosen)} ${why}: log in as ${CI_PREFIX}${name} to be taken for this one`
 }
 
-const GITHUB_HOST = 'token.actions.githubusercontent.com'
-const GITLAB_ISSUER = 'https://gitlab.com'
+/** Of github.com, and of an enterprise with its data in a place of its own. */
+const GITHUB_HOST = /^token\.actions\.(?:githubusercontent|[a-z0-9-]+\.ghe)\.com$/
+/** Claims that only tokens of GitHub or GitLab have, and that say a name which can be given up. */
+const GITHUB_NAMES = ['repository', 'repository_owner', 'job_workflow_ref', 'workflow_ref']
+const GITLAB_NAMES = [
+  'project_path',
+  'namespace_path',
+  'job_project_path',
+  'job_namespace_path',
+  'ci_config_ref_uri',
+  'user_login',
+]
 const MAX_SHOWN = 200
 
 /**
@@ -99,16 +109,20 @@ export function judgeTrust(rule: TrustConditions, claims: Readonly<Record<string
 
 /**
  * Why a rule would trust more than its writer means, or undefined where it is sound. Names of owners and repositories
- * can be given up and taken by somebody else; their ids cannot.
+ * can be given up and taken by somebody else; their ids cannot. GitHub and GitLab of one's own may have any address, so
+ * they are known by their claims as well.
  */
 export function trustFault(rule: TrustConditions): string | undefined {
   const names = (claim: string): boolean => Object.hasOwn(rule.claims, claim)
   if (rule.audience === '' || rule.audience.includes('*')) return 'the audience must be exact'
-  const isGitHub = isGitHubIssuer(rule.issuer) || names('repository') || names('repository_owner')
+  const subject = valueOf(rule.claims, 'sub')
+  const begins = (...starts: readonly string[]): boolean =>
+    typeof subject === 'string' && starts.some(start => subject.startsWith(start))
+  const isGitHub = isGitHubIssuer(rule.issuer) || GITHUB_NAMES.some(names) || begins('repo:', 'repository_owner:')
   if (isGitHub && !names('repository_id') && !names('repository_owner_id')) {
     return 'name repository_id or repository_owner_id: a name can be taken over by somebody else, an id cannot'
   }
-  const isGitLab = rule.issuer === GITLAB_ISSUER || names('project_path') || names('namespace_path')
+  const isGitLab = isGitLabIssuer(rule.issuer) || GITLAB_NAMES.some(names) || begins('project_path:', 'namespace_path:')
   if (isGitLab && !names('project_id') && !names('namespace_id')) {
     return 'name project_id or namespace_id: a path can be taken over by somebody else, an id cannot'
   }
@@ -126,7 +140,11 @@ export function mismatchText(verdict: TrustVerdict): string {
 }
 
 function isGitHubIssuer(issuer: string): boolean {
-  return URL.parse(issuer)?.hostname === GITHUB_HOST || issuer.endsWith('/_services/token')
+  return GITHUB_HOST.test(URL.parse(issuer)?.hostname ?? '') || issuer.endsWith('/_services/token')
+}
+
+function isGitLabIssuer(issuer: string): boolean {
+  return (URL.parse(issuer)?.hostname ?? '').split('.').includes('gitlab')
 }
 
 /** A token for us and for others could be shown to us by those others, so ours must be the only audience. */
