@@ -5,7 +5,7 @@ import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
 import type { AccessRoutes } from './app.ts'
 import type { Config } from './config.ts'
-import { foreignLogins, htpasswdLogins } from './identity-files.ts'
+import { foreignLogins, htpasswdLogins, issuerDown } from './identity-files.ts'
 import type { Job } from './jobs/schedule.ts'
 import { listenLocally } from './local-socket.ts'
 import type { Log } from './log.ts'
@@ -69,6 +69,7 @@ async function openLogins(config: Config, db: Database, log: Log, opened: AsyncD
       windowSeconds: GUESS_WINDOW_SECONDS,
     },
     onError: err => log.warn({ err }, 'access control could not write'),
+    onIssuerDown: issuerDown(log),
   })
   opened.defer(() => access.close())
   await htpasswd.start(opened)

@@ -5,7 +5,7 @@ import { type HtpasswdObserver, HtpasswdUsers } from './access/htpasswd-users.ts
 import type { ForeignTokens } from './access/bearer-tokens.ts'
 import { foreignTokens } from './access/foreign-tokens.ts'
 import { createIssuerFetch } from './access/issuer-fetch.ts'
-import { IssuerKeys, keySetsAt } from './access/issuer-keys.ts'
+import { type IssuerDown, IssuerKeys, keySetsAt } from './access/issuer-keys.ts'
 import { type TrustedKeys, readKeyFile, readRootBundle } from './access/trusted-keys.ts'
 import { type Htpasswd, parseHtpasswd } from './auth/htpasswd.ts'
 import { ConfigError, type IssuerConfig } from './config.ts'
@@ -85,7 +85,8 @@ export function foreignLogins(issuers: readonly IssuerConfig[], log: Log): Forei
   const addresses = issuers.flatMap(({ issuer, jwksUrl }) =>
     jwksUrl === undefined ? [] : [[issuer, jwksUrl] as const],
   )
-  const keySets = new IssuerKeys(keySetsAt(new Map(addresses), createIssuerFetch({ allowPrivate: true })), Date.now)
+  const read = keySetsAt(new Map(addresses), createIssuerFetch({ allowPrivate: true }))
+  const keySets = new IssuerKeys(read, Date.now, issuerDown(log))
   const trusted = new Map<string, TrustedKeys>()
   const parties = issuers.map(({ issuer, audience, jwksUrl }) => ({
     issuer,
@@ -114,6 +115,12 @@ export function foreignLogins(issuers: readonly IssuerConfig[], log: Log): Forei
       }
     },
   }
+}
+
+/** Says in the log that an issuer cannot be asked for its keys. */
+export function issuerDown(log: Log): IssuerDown {
+  return (issuer, err) =>
+    log.warn({ issuer, err }, 'an issuer cannot be asked for its keys: those it gave last count for a day at most')
 }
 
 const NO_KEYS: TrustedKeys = { keys: new Map(), roots: [] }

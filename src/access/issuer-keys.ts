@@ -12,6 +12,8 @@ const FRESH_MS = 600_000
 /** An issuer is asked again for a key we do not know at most this often, whatever tokens strangers show. */
 const RETRY_MS = 30_000
 const MAX_KEYS = 100
+/** Keys that an issuer gave last count for so long while it cannot be asked: it may have withdrawn one since. */
+const LAST_RESORT_MS = 24 * 60 * 60_000
 
 interface Entry {
   readonly keys: ReadonlyMap<string, IssuerKey>
@@ -21,31 +23,41 @@ interface Entry {
 /** Reads the keys of an issuer, by id. @throws IssuerFault. */
 export type KeyReader = (issuer: string) => Promise<ReadonlyMap<string, IssuerKey>>
 
+/** Told once for each time that an issuer cannot be asked while its former keys go on counting. */
+export type IssuerDown = (issuer: string, fault: IssuerFault) => void
+
 /**
- * The keys of issuers, remembered. Where an issuer is down the keys it gave last go on counting. Issuers come from trust
- * rules and settings only, so there are few.
+ * The keys of issuers, remembered. Where an issuer is down the keys it gave last go on counting for a day. Issuers come
+ * from trust rules and settings only, so there are few.
  */
 export class IssuerKeys {
   readonly #read: KeyReader
   readonly #now: () => number
   readonly #known = new Map<string, Entry>()
   readonly #asked = new Map<string, { readonly at: number; readonly done: Promise<Entry> }>()
+  readonly #onDown: IssuerDown
+  readonly #down = new Set<string>()
 
   /** @param now milliseconds since 1970 */
-  constructor(read: KeyReader, now: () => number) {
+  constructor(read: KeyReader, now: () => number, onDown: IssuerDown = () => undefined) {
     this.#read = read
     this.#now = now
+    this.#onDown = onDown
   }
 
-  /** The issuer's key of that id. @throws IssuerFault where the issuer never answered. */
+  /** The issuer's key of that id. @throws IssuerFault where the issuer never answered, or not for a day. */
   async find(issuer: string, kid: string): Promise<IssuerKey | undefined> {
     const known = this.#known.get(issuer)
     const key = known?.keys.get(kid)
-    if (key !== undefined && this.#now() - (known?.readAt ?? 0) < FRESH_MS) return key
+    const ageMs = this.#now() - (known?.readAt ?? Number.NEGATIVE_INFINITY)
+    if (key !== undefined && ageMs < FRESH_MS) return key
     try {
       return (await this.#ask(issuer)).keys.get(kid)
     } catch (error) {
-      if (known === undefined || !(error instanceof IssuerFault)) throw error
+      if (!(error instanceof IssuerFault)) throw error
+      if (!this.#down.has(issuer)) this.#onDown(issuer, error)
+      this.#down.add(issuer)
+      if (ageMs >= LAST_RESORT_MS) throw error
       return key
     }
   }
@@ -57,6 +69,7 @@ export class IssuerKeys {
     this.#asked.set(issuer, { at: this.#now(), done })
     const entry = await done
     this.#known.set(issuer, entry)
+    this.#down.delete(issuer)
     return entry
   }
 }

@@ -11,7 +11,7 @@ import { ciAuthenticator } from './ci-login.ts'
 import { ensureFirstAdmin } from './first-admin.ts'
 import { GuessLimit, type GuessLimitOptions, passwordGuess } from './guess-limit.ts'
 import { createIssuerFetch } from './issuer-fetch.ts'
-import { IssuerKeys, discovery } from './issuer-keys.ts'
+import { type IssuerDown, IssuerKeys, discovery } from './issuer-keys.ts'
 import { type KeyLifetimes, Keys, rotateKeysWhenDue } from './keys.ts'
 import { Login } from './login.ts'
 import { secretAuthenticator, userAuthenticator } from './password-login.ts'
@@ -36,6 +36,8 @@ export interface AccessOptions {
   readonly allowPrivateIssuers: boolean
   readonly guesses: GuessLimitOptions
   readonly onError: (error: unknown) => void
+  /** Told when the issuer of CI identities cannot be asked for its keys. */
+  readonly onIssuerDown?: IssuerDown
   /** Milliseconds since 1970. */
   readonly now?: () => number
 }
@@ -71,7 +73,8 @@ export async function openAccess(options: AccessOptions): Promise<OpenAccess> {
   const audit = new AuditTrail(db, onError)
   const useTimes = new UseTimes(db, onError)
   const now = options.now ?? Date.now
-  const issuers = new IssuerKeys(discovery(createIssuerFetch({ allowPrivate: options.allowPrivateIssuers })), now)
+  const fetch = createIssuerFetch({ allowPrivate: options.allowPrivateIssuers })
+  const issuers = new IssuerKeys(discovery(fetch), now, options.onIssuerDown)
   const guesses = new GuessLimit(options.guesses)
   const users = userAuthenticator(db)
   const passwords = new Login([users], guesses, audit, passwordGuess)
