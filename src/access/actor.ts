@@ -70,6 +70,23 @@ export async function requireAdmin(db: Queryable, actor: Actor, patterns: readon
 }
 
 /**
+ * Runs a change by who administers everything that each of `patterns` names; without any, the registry itself. Rights are
+ * looked at in the transaction that uses them, and stay as they are to its end. @throws RegistryError DENIED.
+ */
+export async function asAdmin<T>(
+  db: Database,
+  actor: Actor,
+  patterns: readonly string[],
+  change: (tx: Transaction) => Promise<T>,
+): Promise<T> {
+  return await db.transaction(async tx => {
+    await lockAdministrators(tx)
+    await requireAdmin(tx, actor, patterns)
+    return await change(tx)
+  })
+}
+
+/**
  * What an actor administers, for lists that show him his own.
  * @throws RegistryError DENIED for who administers nothing at all.
  */
@@ -158,7 +175,7 @@ export async function keepingAdministrator<T>(tx: Transaction, change: () => Pro
   return outcome
 }
 
-/** Makes changes to who administers wait for each other, to the end of the transaction. */
+/** Makes changes to who may what wait for each other, to the end of the transaction. */
 export async function lockAdministrators(tx: Transaction): Promise<void> {
   await tx.query("select pg_advisory_xact_lock(hashtextextended('administrators', 0))")
 }

@@ -9,9 +9,10 @@ import {
   type Actor,
   type AdministrationContext,
   administeredBy,
+  asAdmin,
   keepingAdministrator,
+  lockAdministrators,
   record,
-  requireAdmin,
 } from './actor.ts'
 import { found } from './names.ts'
 import { type Page, type PageRequest, idOf, pageOf } from './page.ts'
@@ -55,13 +56,12 @@ export async function addGrant(
   grant: PatternActions & { readonly subject: GrantSubject },
 ): Promise<number> {
   checkPatterns([grant])
-  await requireAdmin(context.db, actor, [grant.pattern])
   const { subject, pattern, actions } = grant
   const most = SUBJECT_LIMITS[subject.kind]
   if (most !== undefined && actions.some(action => !most.allows.includes(action))) {
     throw new RegistryError('INVALID', { message: most.message })
   }
-  return await context.db.transaction(async tx => {
+  return await asAdmin(context.db, actor, [pattern], async tx => {
     const row = { subject: subject.kind, ...(await subjectIds(tx, subject)), pattern, actions }
     // The grant may replace one that made somebody an administrator.
     const id = await keepingAdministrator(tx, () => rows.putGrant(tx, { ...row, createdBy: actor.identity.name }))
@@ -119,12 +119,12 @@ function present(row: rows.GrantRow): GrantInfo {
  * @throws RegistryError DENIED, NOT_FOUND, CONFLICT.
  */
 export async function removeGrant(context: AdministrationContext, actor: Actor, grantId: string): Promise<void> {
-  const { db } = context
-  const isWithin = await administeredBy(db, actor)
   const id = idOf(grantId)
-  const row = id === undefined ? undefined : await rows.findGrant(db, id)
-  const grant = present(found(row !== undefined && isWithin([row.pattern]) ? row : undefined, `grant ${grantId}`))
-  await db.transaction(async tx => {
+  await context.db.transaction(async tx => {
+    await lockAdministrators(tx)
+    const isWithin = await administeredBy(tx, actor)
+    const row = id === undefined ? undefined : await rows.findGrant(tx, id)
+    const grant = present(found(row !== undefined && isWithin([row.pattern]) ? row : undefined, `grant ${grantId}`))
     const gone = await keepingAdministrator(tx, () => rows.deleteGrant(tx, grant.id))
     found(gone || undefined, `grant ${grantId}`)
     const { subject, pattern, actions } = grant

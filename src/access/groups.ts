@@ -1,15 +1,14 @@
 import type { Transaction } from '../metadata/database.ts'
 import * as rows from '../metadata/groups.ts'
 import { findPrincipal } from '../metadata/principals.ts'
-import { type Actor, type AdministrationContext, keepingAdministrator, record, requireAdmin } from './actor.ts'
+import { type Actor, type AdministrationContext, asAdmin, keepingAdministrator, record, requireAdmin } from './actor.ts'
 import { checkName, found, unlessTaken } from './names.ts'
 import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** Adds a group. @throws RegistryError DENIED, INVALID, CONFLICT. */
 export async function createGroup(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
-  await requireAdmin(context.db, actor)
   checkName(name, 'group')
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, [], async tx => {
     unlessTaken(await rows.insertGroup(tx, { name }), `group ${name}`)
     await record(tx, actor, 'group.create', { group: name })
   })
@@ -28,8 +27,7 @@ export async function listGroups(
 
 /** Removes a group with its grants. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
 export async function deleteGroup(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
-  await requireAdmin(context.db, actor)
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, [], async tx => {
     const group = found(await rows.findGroup(tx, name), `group ${name}`)
     await keepingAdministrator(tx, () => rows.deleteGroup(tx, group.id))
     await record(tx, actor, 'group.delete', { group: name })
@@ -42,8 +40,7 @@ export async function addGroupMember(
   actor: Actor,
   membership: Membership,
 ): Promise<void> {
-  await requireAdmin(context.db, actor)
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, [], async tx => {
     const { groupId, memberId } = await idsOf(tx, membership)
     await rows.addMember(tx, groupId, memberId)
     await record(tx, actor, 'group.add', { ...membership })
@@ -56,8 +53,7 @@ export async function removeGroupMember(
   actor: Actor,
   membership: Membership,
 ): Promise<void> {
-  await requireAdmin(context.db, actor)
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, [], async tx => {
     const { groupId, memberId } = await idsOf(tx, membership)
     const gone = await keepingAdministrator(tx, () => rows.removeMember(tx, groupId, memberId))
     found(gone || undefined, `member ${membership.member} of group ${membership.group}`)

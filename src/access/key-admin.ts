@@ -1,7 +1,7 @@
 import { listAudit as auditRows } from '../metadata/audit.ts'
 import type { AuditRow } from '../metadata/audit.ts'
 import { listSigningKeys } from '../metadata/signing-keys.ts'
-import { type Actor, type AdministrationContext, record, requireAdmin } from './actor.ts'
+import { type Actor, type AdministrationContext, asAdmin, record, requireAdmin } from './actor.ts'
 import { rotateKeysNow } from './keys.ts'
 import { type Page, type PageRequest, idOf, pageOf } from './page.ts'
 
@@ -32,8 +32,7 @@ export async function listKeys(context: AdministrationContext, actor: Actor): Pr
  * that leaked. @throws RegistryError DENIED.
  */
 export async function rotateKeys(context: AdministrationContext, actor: Actor, distrust: boolean): Promise<void> {
-  await requireAdmin(context.db, actor)
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, [], async tx => {
     await rotateKeysNow(tx, context.keyLifetimes, distrust)
     await record(tx, actor, 'key.rotate', { distrust })
   })

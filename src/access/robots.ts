@@ -1,8 +1,17 @@
 import type { PatternActions } from '../auth/identity.ts'
 import { findAccessToken, insertAccessToken } from '../metadata/access-tokens.ts'
+import type { Transaction } from '../metadata/database.ts'
 import { grantedPatterns, putGrant } from '../metadata/grants.ts'
 import * as rows from '../metadata/principals.ts'
-import { type Actor, type AdministrationContext, administeredBy, patternsOf, record, requireAdmin } from './actor.ts'
+import {
+  type Actor,
+  type AdministrationContext,
+  administeredBy,
+  asAdmin,
+  lockAdministrators,
+  patternsOf,
+  record,
+} from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { found, robotName, unlessTaken } from './names.ts'
 import { type Page, type PageRequest, pageOf } from './page.ts'
@@ -23,9 +32,8 @@ export async function createRobot(
 ): Promise<{ readonly name: string; readonly secret: string }> {
   const name = robotName(robot.name)
   checkPatterns(robot.grants)
-  await requireAdmin(context.db, actor, patternsOf(robot.grants))
   const createdBy = actor.identity.name
-  const secret = await context.db.transaction(async tx => {
+  const secret = await asAdmin(context.db, actor, patternsOf(robot.grants), async tx => {
     const expiry = robot.expiresAt === undefined ? {} : { expiresAt: robot.expiresAt }
     const id = await rows.insertPrincipal(tx, { kind: 'robot', name, createdBy, ...expiry })
     const principalId = unlessTaken(id, name)
@@ -65,13 +73,13 @@ export async function rotateRobot(
   actor: Actor,
   robot: { readonly name: string; readonly overlapMs: number },
 ): Promise<{ readonly name: string; readonly secret: string }> {
-  const name = await requireRobotAdmin(context, actor, robot.name)
+  const name = robotName(robot.name)
   const { secret, principalId } = await context.db.transaction(async tx => {
-    const principal = found(await rows.findPrincipal(tx, name), name)
-    const token = found(await findAccessToken(tx, principal.id, TOKEN), `token of ${name}`)
+    const principalId = await requireRobotAdmin(tx, actor, name)
+    const token = found(await findAccessToken(tx, principalId, TOKEN), `token of ${name}`)
     const made = await replaceSecret(tx, token.id, 'robot', robot.overlapMs)
     await record(tx, actor, 'robot.rotate', { robot: name, overlapSeconds: robot.overlapMs / 1000 })
-    return { secret: made, principalId: principal.id }
+    return { secret: made, principalId }
   })
   context.onPrincipalChanged(principalId)
   return { name, secret }
@@ -87,10 +95,11 @@ export interface RobotChange {
 
 /** Disables or enables a robot, or sets when it ends. @throws RegistryError DENIED, NOT_FOUND. */
 export async function changeRobot(context: AdministrationContext, actor: Actor, change: RobotChange): Promise<void> {
-  const name = await requireRobotAdmin(context, actor, change.name)
+  const name = robotName(change.name)
   const { disabled, expiresAt } = change
   const detail = { ...(disabled === undefined ? {} : { disabled }), ...(expiresAt === undefined ? {} : { expiresAt }) }
-  await changePrincipal(context, actor, { kind: 'robot', name, act: 'change', detail }, async (tx, id) => {
+  const mayChange = (tx: Transaction) => requireRobotAdmin(tx, actor, name)
+  await changePrincipal(context, actor, { kind: 'robot', name, act: 'change', detail, mayChange }, async (tx, id) => {
     const isThere = disabled === undefined || (await rows.setDisabled(tx, id, disabled))
     return isThere && (expiresAt === undefined || (await rows.setExpiry(tx, id, expiresAt ?? undefined)))
   })
@@ -98,21 +107,22 @@ export async function changeRobot(context: AdministrationContext, actor: Actor, 
 
 /** Removes a robot with its secrets and grants. @throws RegistryError DENIED, NOT_FOUND. */
 export async function deleteRobot(context: AdministrationContext, actor: Actor, robot: string): Promise<void> {
-  const name = await requireRobotAdmin(context, actor, robot)
-  await changePrincipal(context, actor, { kind: 'robot', name, act: 'delete' }, (tx, id) =>
+  const name = robotName(robot)
+  const mayChange = (tx: Transaction) => requireRobotAdmin(tx, actor, name)
+  await changePrincipal(context, actor, { kind: 'robot', name, act: 'delete', mayChange }, (tx, id) =>
     rows.deletePrincipal(tx, id),
   )
 }
 
 /**
  * Whoever administers everything that a robot was granted may change it; to others it is not there, because the refusal
- * would tell them what it was granted. Answers its full name. @throws RegistryError DENIED, NOT_FOUND.
+ * would tell them what it was granted. Neither changes until the transaction ends. Answers the robot's id.
+ * @throws RegistryError DENIED, NOT_FOUND.
  */
-async function requireRobotAdmin(context: AdministrationContext, actor: Actor, robot: string): Promise<string> {
-  const { db } = context
-  const name = robotName(robot)
-  const isWithin = await administeredBy(db, actor)
-  const { id } = found(await rows.findPrincipal(db, name), name)
-  found(isWithin((await grantedPatterns(db, [id])).get(id) ?? []) || undefined, name)
-  return name
+async function requireRobotAdmin(tx: Transaction, actor: Actor, name: string): Promise<number> {
+  await lockAdministrators(tx)
+  const isWithin = await administeredBy(tx, actor)
+  const { id } = found(await rows.findPrincipal(tx, name), name)
+  found(isWithin((await grantedPatterns(tx, [id])).get(id) ?? []) || undefined, name)
+  return id
 }

@@ -1,10 +1,19 @@
 import type { PatternActions } from '../auth/identity.ts'
 import { CI_PREFIX, type TrustVerdict, choiceText, chooseRule, trustFault } from '../auth/trust.ts'
+import type { Queryable } from '../metadata/database.ts'
 import { grantedPatterns, putGrant } from '../metadata/grants.ts'
 import { deletePrincipal, insertPrincipal } from '../metadata/principals.ts'
 import * as rows from '../metadata/trust-rules.ts'
 import { RegistryError } from '../oci/errors.ts'
-import { type Actor, type AdministrationContext, administeredBy, patternsOf, record, requireAdmin } from './actor.ts'
+import {
+  type Actor,
+  type AdministrationContext,
+  administeredBy,
+  asAdmin,
+  lockAdministrators,
+  patternsOf,
+  record,
+} from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { judgeAll } from './ci-login.ts'
 import { checkName, found, unlessTaken } from './names.ts'
@@ -37,9 +46,8 @@ export async function createTrustRule(
   checkPatterns(rule.grants)
   const fault = trustFault(rule)
   if (fault !== undefined) throw new RegistryError('INVALID', { message: fault })
-  await requireAdmin(context.db, actor, patternsOf(rule.grants))
   const createdBy = actor.identity.name
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, patternsOf(rule.grants), async tx => {
     const principalId = unlessTaken(
       await insertPrincipal(tx, { kind: 'ci', name: `${CI_PREFIX}${name}`, createdBy }),
       `trust rule ${name}`,
@@ -69,17 +77,19 @@ export async function listTrustRules(
   { last, limit }: PageRequest,
 ): Promise<Page<TrustRule>> {
   const rules = await rows.listTrustRules(context.db, last, limit + 1)
-  return pageOf(rules, limit, { key: ({ name }) => name, present, keep: await mayRemove(context, actor, rules) })
+  return pageOf(rules, limit, { key: ({ name }) => name, present, keep: await mayRemove(context.db, actor, rules) })
 }
 
 /** Removes a rule, and with it every session that came of it. @throws RegistryError DENIED, NOT_FOUND. */
 export async function deleteTrustRule(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
-  const rule = await rows.findTrustRule(context.db, name)
-  const keep = await mayRemove(context, actor, rule === undefined ? [] : [rule])
-  const { principal_id: id } = found(rule !== undefined && keep(rule) ? rule : undefined, `trust rule ${name}`)
-  await context.db.transaction(async tx => {
+  const id = await context.db.transaction(async tx => {
+    await lockAdministrators(tx)
+    const rule = await rows.findTrustRule(tx, name)
+    const keep = await mayRemove(tx, actor, rule === undefined ? [] : [rule])
+    const { principal_id: id } = found(rule !== undefined && keep(rule) ? rule : undefined, `trust rule ${name}`)
     found((await deletePrincipal(tx, id)) || undefined, `trust rule ${name}`)
     await record(tx, actor, 'trust.delete', { rule: name })
+    return id
   })
   context.onPrincipalChanged(id)
 }
@@ -105,7 +115,7 @@ export async function testTrust(
 ): Promise<readonly TrustExplanation[]> {
   const { iss: issuer } = claims
   const rules = typeof issuer === 'string' ? await rows.trustRulesOf(context.db, issuer) : []
-  const keep = await mayRemove(context, actor, rules)
+  const keep = await mayRemove(context.db, actor, rules)
   const judged = judgeAll(rules, claims)
   const choice = chooseRule(judged, user)
   const nameOf = ({ rule }: (typeof judged)[number]): string => (keep(rule) ? rule.name : 'a rule of others')
@@ -121,7 +131,7 @@ export async function testTrust(
 
 /** Whether an actor administers all that a rule's identities were granted. */
 async function mayRemove(
-  { db }: AdministrationContext,
+  db: Queryable,
   actor: Actor,
   rules: readonly rows.TrustRuleRow[],
 ): Promise<(rule: rows.TrustRuleRow) => boolean> {

@@ -1,11 +1,14 @@
 import { siteOf } from '../auth/network.ts'
 import { generatePassword, hashPassword, passwordFault } from '../auth/passwords.ts'
+import type { Transaction } from '../metadata/database.ts'
 import * as rows from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
 import {
   type Actor,
   type AdministrationContext,
+  asAdmin,
   keepingAdministrator,
+  lockAdministrators,
   record,
   requireAdmin,
   requireUnscoped,
@@ -55,7 +58,7 @@ export async function createUser(
   const name = checkUserName(user.name)
   const password = user.password === undefined ? generatePassword() : checked(user.password)
   const passwordHash = await hashPassword(password, siteOf(actor.source.client))
-  await context.db.transaction(async tx => {
+  await asAdmin(context.db, actor, [], async tx => {
     const id = await rows.insertPrincipal(tx, { kind: 'user', name, passwordHash, createdBy: actor.identity.name })
     unlessTaken(id, `user ${name}`)
     await record(tx, actor, 'user.create', { user: name })
@@ -81,16 +84,19 @@ export async function setUserDisabled(
   name: string,
   disabled: boolean,
 ): Promise<void> {
-  await requireAdmin(context.db, actor)
-  await changePrincipal(context, actor, { kind: 'user', name, act: disabled ? 'disable' : 'enable' }, (tx, id) =>
+  const mayChange = (tx: Transaction) => requireAdmin(tx, actor)
+  const act = disabled ? 'disable' : 'enable'
+  await changePrincipal(context, actor, { kind: 'user', name, act, mayChange }, (tx, id) =>
     rows.setDisabled(tx, id, disabled),
   )
 }
 
 /** Removes a user with its tokens and grants. @throws RegistryError DENIED, NOT_FOUND, CONFLICT. */
 export async function deleteUser(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
-  await requireAdmin(context.db, actor)
-  await changePrincipal(context, actor, { kind: 'user', name, act: 'delete' }, (tx, id) => rows.deletePrincipal(tx, id))
+  const mayChange = (tx: Transaction) => requireAdmin(tx, actor)
+  await changePrincipal(context, actor, { kind: 'user', name, act: 'delete', mayChange }, (tx, id) =>
+    rows.deletePrincipal(tx, id),
+  )
 }
 
 /**
@@ -118,6 +124,8 @@ export async function setUserPassword(
   if (isOwn) await requireCurrent(context, actor, { name: user.name, password: change.current ?? '' })
   const hash = await hashPassword(password, siteOf(actor.source.client))
   await db.transaction(async tx => {
+    // Time has passed since, and what a hash costs.
+    if (!isOwn) await requireAdmin(tx, actor)
     found((await rows.setPasswordHash(tx, user.id, hash)) || undefined, `user ${change.name}`)
     await record(tx, actor, 'user.password', { user: change.name })
   })
@@ -139,8 +147,8 @@ async function requireCurrent(
 }
 
 /**
- * Changes one principal in one transaction, with its record, and makes sure that an administrator is left.
- * @throws RegistryError NOT_FOUND, CONFLICT.
+ * Changes one principal in one transaction, with its record, after `mayChange` refused nobody, and makes sure that an
+ * administrator is left. @throws RegistryError NOT_FOUND, CONFLICT; what `mayChange` throws.
  */
 export async function changePrincipal(
   context: AdministrationContext,
@@ -150,11 +158,14 @@ export async function changePrincipal(
     readonly name: string
     readonly act: string
     readonly detail?: Readonly<Record<string, unknown>>
+    readonly mayChange: (tx: Transaction) => Promise<unknown>
   },
-  change: (tx: Parameters<typeof rows.deletePrincipal>[0], id: number) => Promise<boolean>,
+  change: (tx: Transaction, id: number) => Promise<boolean>,
 ): Promise<void> {
   const what = `${target.kind} ${target.name}`
   const id = await context.db.transaction(async tx => {
+    await lockAdministrators(tx)
+    await target.mayChange(tx)
     const principal = await rows.findPrincipal(tx, target.name)
     if (principal?.kind !== target.kind) throw new RegistryError('NOT_FOUND', { message: `there is no ${what}` })
     const changed = await keepingAdministrator(tx, () => change(tx, principal.id))
