@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { after, before, suite, test } from 'node:test'
 import type { Actor } from '../../src/access/actor.ts'
 import { type Administration, createAdministration } from '../../src/access/administration.ts'
-import type { Database } from '../../src/metadata/database.ts'
 import { LOCAL, withAdministration } from '../support/administration.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { wrapDatabase } from '../support/wrapped-database.ts'
 
 const TEAM = 'team/**'
 const subject = { kind: 'principal', name: 'lead' } as const
@@ -20,18 +20,14 @@ before(async () => {
   database = await withDatabase()
   local = withAdministration(database.db)
   const { db } = database
-  const late: Database = {
-    driver: db.driver,
-    query: (text, values) => db.query(text, values),
-    load: () => db.load(),
-    close: () => db.close(),
+  const late = wrapDatabase(db, {
     async transaction(work) {
       const happens = between
       between = undefined
       await happens?.()
       return await db.transaction(work)
     },
-  }
+  })
   admin = createAdministration({
     db: late,
     isOpen: false,

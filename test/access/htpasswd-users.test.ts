@@ -10,6 +10,7 @@ import { findPrincipal } from '../../src/metadata/principals.ts'
 import { PASSWORD } from '../support/access.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { until } from '../support/clients.ts'
+import { wrapDatabase } from '../support/wrapped-database.ts'
 
 const SOURCE = { client: '192.0.2.1', requestId: 'r' }
 const NEW_PASSWORD = `another ${PASSWORD}`
@@ -108,11 +109,7 @@ void suite('an index that cannot be written when the file changes', () => {
     const { db } = database
     return {
       left: () => left,
-      db: {
-        driver: db.driver,
-        query: (text, values) => db.query(text, values),
-        load: () => db.load(),
-        close: () => db.close(),
+      db: wrapDatabase(db, {
         async transaction(work) {
           if (left > 0) {
             left -= 1
@@ -120,7 +117,7 @@ void suite('an index that cannot be written when the file changes', () => {
           }
           return await db.transaction(work)
         },
-      },
+      }),
     }
   }
 

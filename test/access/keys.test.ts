@@ -5,6 +5,7 @@ import { PrincipalStates } from '../../src/access/principal-states.ts'
 import type { Database } from '../../src/metadata/database.ts'
 import { insertPrincipal, setDisabled } from '../../src/metadata/principals.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { wrapDatabase } from '../support/wrapped-database.ts'
 
 const HOUR_MS = 3_600_000
 const LIFETIMES: KeyLifetimes = { rotationMs: 24 * HOUR_MS, longestTokenMs: 2 * HOUR_MS }
@@ -104,11 +105,7 @@ function holding(db: Database): { readonly db: Database; hold: () => { read: Pro
       held = { read: read.resolve, gate: gate.promise }
       return { read: read.promise, letGo: gate.resolve }
     },
-    db: {
-      driver: db.driver,
-      transaction: work => db.transaction(work),
-      load: () => db.load(),
-      close: () => db.close(),
+    db: wrapDatabase(db, {
       async query<R extends object>(text: string, values?: readonly unknown[]) {
         const rows = await db.query<R>(text, values)
         const mine = held
@@ -117,7 +114,7 @@ function holding(db: Database): { readonly db: Database; hold: () => { read: Pro
         await mine?.gate
         return rows
       },
-    },
+    }),
   }
 }
 
