@@ -91,6 +91,25 @@ void suite('a file that is watched', () => {
   })
 })
 
+test('a file that is being written in place is read when it has come to rest', async () => {
+  // What each look sees: the last one stays.
+  const stamps = ['old', 'old', 'empty', 'half', 'whole', 'whole']
+  const readAt: string[] = []
+  let seen = ''
+  const stop = await watchFiles(
+    [],
+    { changed: async () => void readAt.push(seen), failed: error => assert.fail(String(error)) },
+    LOOK_MS,
+    async () => {
+      seen = stamps.length > 1 ? (stamps.shift() ?? '') : (stamps[0] ?? '')
+      return { stamp: seen }
+    },
+  )
+  await until('it is read', async () => readAt.length > 0)
+  await stop()
+  assert.deepEqual(readAt, ['whole'])
+})
+
 async function fresh(content: string): Promise<string> {
   const path = join(directory, 'new')
   await writeFile(path, content)
