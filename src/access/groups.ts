@@ -7,8 +7,8 @@ import { type Page, type PageRequest, pageOf } from './page.ts'
 
 /** Adds a group. @throws RegistryError DENIED, INVALID, CONFLICT. */
 export async function createGroup(context: AdministrationContext, actor: Actor, name: string): Promise<void> {
-  checkName(name, 'group')
   await asAdmin(context.db, actor, [], async tx => {
+    checkName(name, 'group')
     unlessTaken(await rows.insertGroup(tx, { name }), `group ${name}`)
     await record(tx, actor, 'group.create', { group: name })
   })
