@@ -66,29 +66,36 @@ export class ManifestMirror {
     const find = async (): Promise<ManifestInfo | undefined> => await this.#find(name, reference, caller)
     if (tag === undefined) {
       const here = (await find()) ?? this.#passing.get(`${name} ${reference.digest}`)
-      if (here !== undefined) return here
+      if (here !== undefined) return counted(mirror, here)
     } else if (await this.#options.tags.isFresh(name, tag, mirror.ttlMs(tag))) {
       const here = await find()
-      if (here !== undefined) return await this.#used(name, tag, here)
+      if (here !== undefined) return counted(mirror, await this.#used(name, tag, here))
     }
     const stale = tag === undefined ? undefined : await find()
     if (mirror.options.offline) {
-      if (tag !== undefined && stale !== undefined) return await this.#used(name, tag, stale)
+      if (tag !== undefined && stale !== undefined) return counted(mirror, await this.#used(name, tag, stale))
       throw new RegistryError('MANIFEST_UNKNOWN', {
         message: `the mirror is offline and does not have ${textOf(reference)}`,
       })
     }
     if (tag !== undefined && stale !== undefined && (await this.#options.tags.isImmutable(name, tag))) {
       await this.#options.tags.confirm(name, tag)
-      return stale
+      return counted(mirror, stale)
     }
     const outcome = await this.#refresh(mirror, repository, name, reference, stale)
-    if (outcome !== undefined && !(outcome instanceof UpstreamFailure)) return outcome
+    if (outcome !== undefined && !(outcome instanceof UpstreamFailure)) {
+      mirror.stats.add('manifestMisses')
+      return outcome
+    }
     const failure = outcome
     if (failure === undefined || failure.kind !== 'absent' || mirror.options.keepsDeleted) {
       const here = await find()
-      if (here !== undefined && failure === undefined) return here
+      if (here !== undefined && failure === undefined) {
+        mirror.stats.add(here.digest === stale?.digest ? 'manifestHits' : 'manifestMisses')
+        return here
+      }
       if (here !== undefined && failure !== undefined && tag !== undefined) {
+        mirror.stats.add('stale')
         this.#options.onStale(mirror, failure)
         return { ...(await this.#used(name, tag, here)), warnings: [`this may be out of date: ${failure.message}`] }
       }
@@ -217,4 +224,9 @@ export class ManifestMirror {
     this.#passing.set(`${name} ${passing.digest}`, passing)
     return passing
   }
+}
+
+function counted(mirror: Mirror, manifest: ManifestInfo): ManifestInfo {
+  mirror.stats.add('manifestHits')
+  return manifest
 }

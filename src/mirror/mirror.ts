@@ -3,6 +3,7 @@ import { RegistryError } from '../oci/errors.ts'
 import { type Reference, type RepositoryName } from '../oci/name.ts'
 import { tagMatcher } from '../oci/tag-pattern.ts'
 import { UpstreamHealth } from './health.ts'
+import { MirrorStats } from './stats.ts'
 import { Upstream, type UpstreamOptions } from './upstream.ts'
 
 /** How long a tag is taken as it is without asking the upstream. The first that names the tag decides. */
@@ -29,6 +30,8 @@ export interface MirrorOptions {
   readonly keepsDeleted: boolean
   /** How long an answer may take where there is an older one to give, in milliseconds. */
   readonly patienceMs: number
+  /** What is counted of it; one that is changed goes on counting. */
+  readonly stats?: MirrorStats
 }
 
 /** A mirror at work. */
@@ -36,11 +39,13 @@ export class Mirror {
   readonly options: MirrorOptions
   readonly upstream: Upstream
   readonly health = new UpstreamHealth()
+  readonly stats: MirrorStats
   readonly #lives: readonly { readonly matches: (tag: string) => boolean; readonly ttlMs: number }[]
 
   constructor(options: MirrorOptions) {
     this.options = options
-    this.upstream = new Upstream(options.upstream)
+    this.stats = options.stats ?? new MirrorStats()
+    this.upstream = new Upstream({ ...options.upstream, observer: this.stats })
     this.#lives = options.tagLives.map(({ tags, ttlMs }) => ({ matches: tagMatcher(tags), ttlMs }))
   }
 

@@ -50,7 +50,8 @@ export class UpstreamTokens {
   }
 
   /**
-   * Asks for a token as a challenge says: distribution-spec, "Token authentication". Our credentials go along, so the realm
+   * Asks for a token as a challenge says: distribution-spec, "Token authentication"; of no repository, where that is empty,
+   * for one that only says who we are. Our credentials go along, so the realm
    * must be one that the upstream may send us to.
    * @throws UpstreamFailure `refused` where it is not; what the token service answers otherwise.
    */
@@ -71,7 +72,7 @@ export class UpstreamTokens {
     const service = parameters.get('service')
     if (service !== undefined) url.searchParams.set('service', service)
     // What we ask for, not what the challenge says: nobody widens what our credentials are used for.
-    url.searchParams.set('scope', `repository:${repository}:pull`)
+    if (repository !== '') url.searchParams.set('scope', `repository:${repository}:pull`)
     const headers: Record<string, string> = { Accept: 'application/json' }
     if (this.#credentials !== undefined) headers['Authorization'] = basic(this.#credentials)
     // By a time of its own: those who share it come and go.

@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream'
 import { type Digest, tryParseDigest } from '../oci/digest.ts'
 import { discard, readBytes } from './bodies.ts'
 import { parseChallenges } from './challenge.ts'
+import { Throttle, metered } from './throttle.ts'
 import { type Credentials, UpstreamTokens, basic, headerOf } from './tokens.ts'
 import { type Answer, type Transport, type TransportOptions, openTransport } from './transport.ts'
 import { type Trust, isSameOrigin, isTrusted } from './trust.ts'
@@ -17,6 +18,27 @@ export interface UpstreamOptions extends TransportOptions {
   readonly contentHosts: readonly string[]
   /** Bytes of a manifest or list at most. */
   readonly documentMaxBytes: number
+  /** Bytes a second that blobs take together at most; without it as many as come. */
+  readonly bytesPerSecond?: number | undefined
+  /** Told what goes to and fro. */
+  readonly observer?: UpstreamObserver
+}
+
+/** One thing that was tried at an upstream, and what came of it. */
+export interface ProbeStep {
+  readonly step: 'reach' | 'login' | 'repository'
+  readonly ok: boolean
+  readonly message: string
+}
+
+/** What is told of the requests to an upstream. */
+export interface UpstreamObserver {
+  /** It began to answer one after so many milliseconds. */
+  answered(ms: number): void
+  /** Bytes of content came. */
+  add(name: 'upstreamBytes', bytes: number): void
+  failed(failure: UpstreamFailure): void
+  limited(rate: RateLimit): void
 }
 
 /** Everything a manifest can be, as clients say it: without it servers answer another manifest, or none. */
@@ -45,8 +67,9 @@ export interface UpstreamBlob {
 
 /** What Docker Hub and others tell about what is left of our quota. */
 export interface RateLimit {
-  readonly limit: string | undefined
-  readonly remaining: string | undefined
+  /** Pulls in its window. */
+  readonly limit: number | undefined
+  readonly remaining: number | undefined
 }
 
 /**
@@ -60,19 +83,15 @@ export class Upstream {
   readonly #trust: Trust
   readonly #transport: Transport
   readonly #tokens: UpstreamTokens
-  #rateLimit: RateLimit | undefined
+  readonly #throttle: Throttle | undefined
 
   constructor(options: UpstreamOptions) {
     this.host = options.url.host
     this.#options = options
     this.#trust = { upstream: options.url, hosts: options.trustedHosts, contentHosts: options.contentHosts }
     this.#transport = openTransport(options)
+    this.#throttle = options.bytesPerSecond === undefined ? undefined : new Throttle(options.bytesPerSecond)
     this.#tokens = new UpstreamTokens(this.#transport, this.#trust, options.credentials)
-  }
-
-  /** What the last answer that said so told about our quota. */
-  get rateLimit(): RateLimit | undefined {
-    return this.#rateLimit
   }
 
   /** The digest a tag names now, without the cost of a pull; undefined where the upstream does not say it, or knows no HEAD. */
@@ -86,7 +105,7 @@ export class Upstream {
   /** A manifest, verbatim. */
   async manifest(repository: string, reference: string, signal: AbortSignal): Promise<UpstreamManifest> {
     const answer = await this.#ask('GET', repository, `manifests/${reference}`, { Accept: ACCEPT }, signal)
-    const bytes = await readBytes(answer.body, this.#options.documentMaxBytes, this.host)
+    const bytes = await this.#read(answer)
     return { mediaType: headerOf(answer.headers['content-type']) ?? '', bytes }
   }
 
@@ -94,7 +113,14 @@ export class Upstream {
   async blob(repository: string, digest: Digest, start: number, signal: AbortSignal): Promise<UpstreamBlob> {
     const range: Record<string, string> = start === 0 ? {} : { Range: `bytes=${start}-` }
     const answer = await this.#ask('GET', repository, `blobs/${digest}`, range, signal)
-    const { body, headers, statusCode } = answer
+    const { headers, statusCode } = answer
+    const { observer } = this.#options
+    const body = metered(answer.body, {
+      throttle: this.#throttle,
+      onBytes: bytes => observer?.add('upstreamBytes', bytes),
+      onBreak: error =>
+        observer?.failed(new UpstreamFailure('failed', `${this.host} broke off ${digest}: ${String(error)}`)),
+    })
     if (statusCode === 206) {
       const [, from, size] = /^bytes (\d+)-\d+\/(\d+)$/.exec(headerOf(headers['content-range']) ?? '') ?? []
       if (Number(from) !== start) {
@@ -122,7 +148,7 @@ export class Upstream {
   ): Promise<{ readonly json: unknown; readonly next: URLSearchParams | undefined }> {
     const text = query.size === 0 ? path : `${path}?${query.toString()}`
     const answer = await this.#ask('GET', repository, text, { Accept: 'application/json, */*;q=0.1' }, signal)
-    const bytes = await readBytes(answer.body, this.#options.documentMaxBytes, this.host)
+    const bytes = await this.#read(answer)
     const next = /^<([^>]+)>\s*;\s*rel="?next"?/.exec(headerOf(answer.headers['link']) ?? '')?.[1]
     try {
       return {
@@ -135,10 +161,78 @@ export class Upstream {
     }
   }
 
+  /**
+   * Asks what anybody has to get through who pulls: whether there is a registry, whether it takes our login, and whether
+   * it shows a repository. Ends with what goes wrong; never fails.
+   */
+  async probe(repository: string | undefined, signal: AbortSignal): Promise<readonly ProbeStep[]> {
+    const done: ProbeStep[] = []
+    const step = async (name: ProbeStep['step'], ask: () => Promise<string>): Promise<boolean> => {
+      try {
+        done.push({ step: name, ok: true, message: await ask() })
+        return true
+      } catch (error) {
+        if (!(error instanceof UpstreamFailure)) throw error
+        done.push({ step: name, ok: false, message: error.message })
+        return false
+      }
+    }
+    const url = new URL(`${this.#base}/v2/`)
+    let challenged: Answer | undefined
+    const isThere = await step('reach', async () => {
+      const answer = await this.#send('GET', url, {}, undefined, signal)
+      await answer.body.dump()
+      if (answer.statusCode === 401) challenged = answer
+      const failure = challenged === undefined ? this.#failureOf(answer) : undefined
+      if (failure !== undefined) throw failure
+      return challenged === undefined ? `${this.host} wants no login` : `${this.host} answers, and wants a login`
+    })
+    const who = this.#options.credentials === undefined ? 'nobody in particular' : this.#options.credentials.username
+    const isIn =
+      isThere &&
+      (challenged === undefined ||
+        (await step('login', async () => {
+          const authorization = await this.#authorization('', challenged as Answer)
+          const answer = await this.#send('GET', url, {}, authorization, signal)
+          await answer.body.dump()
+          const failure = this.#failureOf(answer)
+          if (failure !== undefined) throw failure
+          return `${this.host} takes the login of ${who}`
+        })))
+    if (isIn && repository !== undefined) {
+      await step('repository', async () => {
+        await this.document(repository, 'tags/list', new URLSearchParams({ n: '1' }), signal)
+        return `${repository} can be pulled`
+      })
+    }
+    return done
+  }
+
   async close(): Promise<void> {
     await this.#transport.close()
   }
 
+  get #base(): string {
+    return this.#options.url.href.replace(/\/+$/, '')
+  }
+
+  #failureOf({ statusCode, headers }: Answer): UpstreamFailure | undefined {
+    return failureOf(this.host, statusCode, headerOf(headers['retry-after']))
+  }
+
+  async #read(answer: Answer): Promise<Buffer> {
+    const { documentMaxBytes, observer } = this.#options
+    try {
+      const bytes = await readBytes(answer.body, documentMaxBytes, this.host)
+      observer?.add('upstreamBytes', bytes.byteLength)
+      return bytes
+    } catch (error) {
+      if (error instanceof UpstreamFailure) observer?.failed(error)
+      throw error
+    }
+  }
+
+  /** Asks for something of a repository. Failures are told. */
   async #ask(
     method: 'GET' | 'HEAD',
     repository: string,
@@ -147,8 +241,23 @@ export class Upstream {
     signal: AbortSignal,
     tolerated: readonly number[] = [],
   ): Promise<Answer> {
-    const base = this.#options.url.href.replace(/\/+$/, '')
-    const url = new URL(`${base}/v2/${repository}/${path}`)
+    try {
+      return await this.#request(method, repository, path, headers, signal, tolerated)
+    } catch (error) {
+      if (error instanceof UpstreamFailure) this.#options.observer?.failed(error)
+      throw error
+    }
+  }
+
+  async #request(
+    method: 'GET' | 'HEAD',
+    repository: string,
+    path: string,
+    headers: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+    tolerated: readonly number[],
+  ): Promise<Answer> {
+    const url = new URL(`${this.#base}/v2/${repository}/${path}`)
     const held = this.#tokens.held(repository)
     let answer = await this.#send(method, url, headers, held === undefined ? undefined : `Bearer ${held}`, signal)
     if (answer.statusCode === 401) {
@@ -156,7 +265,7 @@ export class Upstream {
       if (held !== undefined) this.#tokens.drop(repository, held)
       answer = await this.#send(method, url, headers, await this.#authorization(repository, answer), signal)
     }
-    const failure = failureOf(this.host, answer.statusCode, headerOf(answer.headers['retry-after']))
+    const failure = this.#failureOf(answer)
     if (failure === undefined || tolerated.includes(answer.statusCode)) return answer
     discard(answer.body)
     throw failure
@@ -185,7 +294,9 @@ export class Upstream {
     for (let hops = 0; ; hops += 1) {
       const secret =
         authorization !== undefined && isSameOrigin(this.#options.url, url) ? { Authorization: authorization } : {}
+      const began = performance.now()
       const answer = await this.#transport.send(method, url, { headers: { ...headers, ...secret }, signal })
+      this.#options.observer?.answered(performance.now() - began)
       this.#noteRateLimit(answer)
       const location = headerOf(answer.headers['location'])
       if (answer.statusCode < 300 || answer.statusCode > 399 || location === undefined) return answer
@@ -199,9 +310,15 @@ export class Upstream {
   }
 
   #noteRateLimit({ headers }: Answer): void {
-    const [limit, remaining] = [headerOf(headers['ratelimit-limit']), headerOf(headers['ratelimit-remaining'])]
-    if (limit !== undefined || remaining !== undefined) this.#rateLimit = { limit, remaining }
+    const [limit, remaining] = [amountOf(headers['ratelimit-limit']), amountOf(headers['ratelimit-remaining'])]
+    if (limit !== undefined || remaining !== undefined) this.#options.observer?.limited({ limit, remaining })
   }
+}
+
+/** The number in a header such as Docker Hub's `ratelimit-remaining: 76;w=21600`. */
+function amountOf(value: string | string[] | undefined): number | undefined {
+  const digits = /^(\d{1,15})(?:;|$)/.exec(headerOf(value) ?? '')?.[1]
+  return digits === undefined ? undefined : Number(digits)
 }
 
 function lengthOf({ headers }: Answer): number | undefined {
