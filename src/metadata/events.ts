@@ -8,6 +8,8 @@ export type EventKind =
   | 'manifest.delete'
   | 'manifest.undelete'
   | 'manifest.expire'
+  | 'manifest.evict'
+  | 'blob.evict'
   | 'tag.move'
   | 'tag.delete'
   | 'blob.delete'
