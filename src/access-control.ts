@@ -1,5 +1,5 @@
 import { createServer } from 'node:http'
-import type { RequestedWork, StorageControl } from './access/actor.ts'
+import type { MirrorControl, RequestedWork, StorageControl } from './access/actor.ts'
 import { type Administration, createAdministration } from './access/administration.ts'
 import type { KeyLifetimes } from './access/keys.ts'
 import { type OpenAccess, openAccess } from './access/open.ts'
@@ -29,7 +29,7 @@ const GUESS_WINDOW_SECONDS = 300
 export async function openAccessControl(
   config: Config,
   db: Database,
-  storage: StorageControl,
+  control: { readonly storage: StorageControl; readonly mirrors: MirrorControl },
   log: Log,
   opened: AsyncDisposableStack,
   onWorkRequested: (work: RequestedWork) => void,
@@ -40,7 +40,7 @@ export async function openAccessControl(
   }
   const administration = createAdministration({
     db,
-    storage,
+    ...control,
     isOpen: access === undefined,
     keyLifetimes: keyLifetimes(config),
     confirmPassword: access?.confirmPassword ?? nobodyLogsIn,

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import type { z } from 'zod'
 import { checkIssuers, checkReadable, checkTogether, storesOf } from './config-checks.ts'
 import { type ConfigFault, type Environment, PATHS, readEnvironment, readFile } from './config-sources.ts'
-import { type MirrorConfig, mirrorsOf } from './mirror-config.ts'
+import { type MirrorConfig, type MirrorMaker, mirrorMaker, mirrorsOf, proxiesOf } from './mirror-config.ts'
 import { SETTINGS, type SettingPath } from './settings.ts'
 
 type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
@@ -77,6 +77,8 @@ export interface Config {
     readonly keepMs: number
     readonly patienceMs: number
     readonly blobMaxBytes: number
+    readonly spareMs: number
+    readonly make: MirrorMaker
   }
   readonly collection: {
     readonly batch: number
@@ -210,6 +212,8 @@ export function loadConfig(env: Environment, cwd: string): Config {
       keepMs: get('mirror.keep'),
       patienceMs: get('mirror.patience'),
       blobMaxBytes: get('mirror.blobMaxBytes'),
+      spareMs: get('mirror.spare'),
+      make: mirrorMaker(proxiesOf(env, [])),
     },
     collection: {
       batch: get('collection.batch'),

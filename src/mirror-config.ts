@@ -25,6 +25,9 @@ export interface MirrorConfig {
   /** PEM. */
   readonly ca: string | undefined
   readonly proxies: ProxyConfig
+  /** Bytes of all copies together. */
+  readonly maxBytes: number | undefined
+  readonly bytesPerSecond: number | undefined
 }
 
 /** URLs of HTTP proxies by the scheme of what is asked, and the entries of `NO_PROXY`. */
@@ -33,6 +36,16 @@ export interface ProxyConfig {
   readonly https: string | undefined
   readonly without: readonly string[]
 }
+
+/** What a mirror is made of besides its settings. */
+export interface MirrorParts {
+  readonly credentials: MirrorConfig['credentials']
+  /** PEM. */
+  readonly ca: string | undefined
+}
+
+/** Makes a mirror of settings that come from elsewhere than the settings of this process. */
+export type MirrorMaker = (prefix: string, settings: UpstreamSettings, parts: MirrorParts) => MirrorConfig
 
 const DEFAULT_TTL_MS = 5 * 60_000
 
@@ -45,7 +58,6 @@ export function mirrorsOf(
 ): MirrorConfig[] {
   const proxies = Object.keys(all).length === 0 ? NO_PROXIES : proxiesOf(env, faults)
   return Object.entries(all).map(([prefix, settings]) => {
-    const known = knownUpstream(new URL(settings.url).host)
     const read = (key: 'passwordFile' | 'ca'): string | undefined => {
       const file = settings[key]
       try {
@@ -57,10 +69,20 @@ export function mirrorsOf(
     }
     const password = settings.password ?? read('passwordFile')?.trim()
     const { username } = settings
+    const credentials = username === undefined || password === undefined ? undefined : { username, password }
+    return mirrorMaker(proxies)(prefix, settings, { credentials, ca: read('ca') })
+  })
+}
+
+/** Adds to settings of a mirror what is known of its upstream, and how this process reaches it. */
+export function mirrorMaker(proxies: ProxyConfig): MirrorMaker {
+  return (prefix, settings, { credentials, ca }) => {
+    const { host } = new URL(settings.url)
+    const known = knownUpstream(host)
     return {
       prefix,
       url: settings.url,
-      credentials: username === undefined || password === undefined ? undefined : { username, password },
+      credentials,
       allow: settings.allow ?? ['**'],
       deny: settings.deny ?? [],
       tagLives: (settings.tagTtls ?? []).map(({ tags, ttl }) => ({ tags, ttlMs: ttl })),
@@ -73,16 +95,18 @@ export function mirrorsOf(
       contentHosts: known.contentHosts,
       defaultNamespace: known.defaultNamespace,
       allowPrivate: settings.allowPrivate ?? false,
-      ca: read('ca'),
+      ca,
       proxies: settings.proxy === undefined ? proxies : { http: settings.proxy, https: settings.proxy, without: [] },
+      maxBytes: settings.maxBytes,
+      bytesPerSecond: settings.bandwidth,
     }
-  })
+  }
 }
 
 const NO_PROXIES: ProxyConfig = { http: undefined, https: undefined, without: [] }
 
 /** The proxies that the environment names, in capitals or not. */
-function proxiesOf(env: Environment, faults: ConfigFault[]): ProxyConfig {
+export function proxiesOf(env: Environment, faults: ConfigFault[]): ProxyConfig {
   const proxy = (name: string): string | undefined => {
     const variable = env[name] ? name : name.toLowerCase()
     const value = env[variable]

@@ -2,7 +2,7 @@ import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
 import { knownUpstream } from './known-upstreams.ts'
 import { tagPatternFault } from './oci/tag-pattern.ts'
-import { EVER, duration, text, truth } from './setting-values.ts'
+import { EVER, duration, size, text, truth } from './setting-values.ts'
 
 const url = z
   .url({ protocol: /^https?$/, error: 'must be a URL such as https://registry-1.docker.io', abort: true })
@@ -37,6 +37,14 @@ const upstream = z.strictObject({
   trustedHosts: z.array(host).optional().describe('Where the upstream may send us, besides its own domain.'),
   allowPrivate: truth.optional().describe('Whether it may be at, or lead to, addresses of our own network.'),
   ca: text.optional().describe('A PEM file of authorities to trust in place of the usual ones.'),
+  maxBytes: size('1MiB', '1048576GiB')
+    .optional()
+    .describe(
+      'How much its copies may take, each blob counted once; what was not used for longest goes. Without it all.',
+    ),
+  bandwidth: size('16KiB', '1024GiB')
+    .optional()
+    .describe('How many bytes of blobs are fetched in a second at most, by each process.'),
   proxy: url.optional().describe('An HTTP proxy for everything, in place of HTTP_PROXY, HTTPS_PROXY and NO_PROXY.'),
 })
 

@@ -1,25 +1,31 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { matchesPattern } from './oci/repository-pattern.ts'
+import type { MirrorControl } from './access/actor.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
+import type { MirrorMetrics } from './metrics/mirror-metrics.ts'
 import type { Addressing } from './middleware/addressing.ts'
 import type { MirrorConfig } from './mirror-config.ts'
+import { MirrorFleet } from './mirror-fleet.ts'
+import { mirrorJobs, writeFigures } from './mirror-jobs.ts'
 import { BlobMirror } from './mirror/blobs.ts'
 import { ManifestMirror } from './mirror/manifests.ts'
 import { Mirror } from './mirror/mirror.ts'
 import { createMirroredRegistry } from './mirror/mirrored-registry.ts'
+import type { MirrorStats } from './mirror/stats.ts'
 import { parseName } from './oci/name.ts'
 import type { RegistryContext } from './registry/context.ts'
+import { MirroredUses } from './registry/mirrored-uses.ts'
 import { MirroredTags } from './registry/mirrored-tags.ts'
 import { type Registry, createRegistry } from './registry/registry.ts'
 
 /** The registry with its mirrors. */
 export interface Mirroring {
   readonly registry: Registry
-  /** Absent without mirrors. */
-  readonly addressing?: Addressing
+  readonly addressing: Addressing
+  readonly control: MirrorControl
   readonly jobs: readonly Job[]
 }
 
@@ -29,22 +35,35 @@ const RETRIES = 5
 const GO_ON_SHARE = 0.5
 const FOLLOW_MS = 5_000
 
-/** Fills the repositories of mirrors from their upstreams; without mirrors the registry is `own` itself. */
+/** Fills the repositories of mirrors from their upstreams. */
 export async function openMirrors(
   config: Config,
   context: RegistryContext,
   own: Registry,
+  metrics: MirrorMetrics,
   log: Log,
   opened: AsyncDisposableStack,
 ): Promise<Mirroring> {
-  const { upstreams, keepMs, patienceMs, blobMaxBytes } = config.mirror
-  if (upstreams.length === 0) return { registry: own, jobs: [] }
+  const { upstreams, keepMs, patienceMs, blobMaxBytes, spareMs, make } = config.mirror
+  const { db } = context
   const spoolDirectory = join(config.data.dir, 'spool')
   await mkdir(spoolDirectory, { recursive: true })
-  const mirrors = upstreams.map(upstream => openMirror(upstream, patienceMs, config.registry.manifestMaxBytes))
-  opened.defer(async () => {
-    await Promise.all(mirrors.map(mirror => mirror.upstream.close()))
+  const uses = new MirroredUses(db)
+  const fleet = new MirrorFleet({
+    db,
+    log,
+    metrics,
+    upstreams,
+    make,
+    open: (upstream, stats) => openMirror(upstream, patienceMs, config.registry.manifestMaxBytes, stats),
+    async flush() {
+      await uses.write()
+      await writeFigures(db, fleet.counted)
+    },
   })
+  opened.defer(() => fleet.close())
+  await fleet.refresh()
+  const mirrors = fleet.set
   // What is asked for again within the time to keep is kept, and what came in part is whole in the end.
   const lifetimes = { ...context.lifetimes, leaseMs: keepMs, untaggedRetentionMs: keepMs }
   const kept = { ...context, lifetimes, requireBlobs: false, requireChildren: false }
@@ -59,6 +78,7 @@ export async function openMirrors(
     retries: RETRIES,
     onFailure: ({ options }, digest, err) => log.warn({ mirror: options.prefix, digest, err }, 'blob was not mirrored'),
   })
+  opened.defer(() => fleet.flush().catch((err: unknown) => log.warn({ err }, 'what mirrors did was not written')))
   opened.defer(() => blobs.close())
   const manifests = new ManifestMirror({
     copies,
@@ -66,31 +86,23 @@ export async function openMirrors(
     onStale: ({ options }, err) => log.warn({ mirror: options.prefix, err }, 'served what may be out of date'),
   })
   return {
-    registry: createMirroredRegistry({ mirrors, own, copies, manifests, blobs }),
-    addressing: addressingOf(upstreams),
+    registry: createMirroredRegistry({ mirrors, own, copies, manifests, blobs, uses }),
+    addressing: fleet.addressing,
+    control: fleet,
     jobs: [
+      ...mirrorJobs({ context: kept, fleet, uses, metrics, log, keepMs, spareMs }),
       {
         name: 'expire mirrored tags',
         everyMs: HOUR_MS,
         run: async signal => {
-          await tags.expire(keepMs, name => mirrors.some(mirror => mirror.has(name)), signal)
+          await tags.expire(keepMs, name => mirrors.find(name) !== undefined, signal)
         },
       },
     ],
   }
 }
 
-function addressingOf(upstreams: readonly MirrorConfig[]): Addressing {
-  const namespaces = new Map(upstreams.flatMap(mirror => mirror.namespaces.map(name => [name, mirror])))
-  const hosts = new Map(upstreams.flatMap(mirror => mirror.hosts.map(host => [host.toLowerCase(), mirror])))
-  return {
-    byNamespace: namespace => namespaces.get(namespace),
-    byHost: host => hosts.get(host),
-    byName: name => upstreams.find(({ prefix }) => name.startsWith(`${prefix}/`)),
-  }
-}
-
-function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: number): Mirror {
+function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: number, stats: MirrorStats): Mirror {
   const { allow, deny } = config
   const matches = (patterns: readonly string[], repository: string): boolean =>
     patterns.some(pattern => matchesPattern(pattern, repository))
@@ -103,6 +115,7 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
       contentHosts: config.contentHosts,
       documentMaxBytes,
       allowPrivate: config.allowPrivate,
+      bytesPerSecond: config.bytesPerSecond,
       ...(config.ca === undefined ? {} : { ca: [config.ca] }),
       proxies: config.proxies,
     },
@@ -113,5 +126,6 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     offline: config.offline,
     keepsDeleted: config.keepsDeleted,
     patienceMs,
+    stats,
   })
 }

@@ -60,11 +60,15 @@ export async function serve(config: Config): Promise<RunningServer> {
     const context = { ...registryContext(config, db, content.stores), pulls }
     let schedule: Schedule | undefined
     const own = meteredRegistry(createRegistry(context), metrics)
-    const accessControl = await openAccessControl(config, db, content.control, log, opened, work =>
-      schedule?.wake(work),
-    )
+    const {
+      registry,
+      addressing,
+      control,
+      jobs: mirrorJobs,
+    } = await openMirrors(config, context, own, metrics.mirrors, log, opened)
+    const controls = { storage: content.control, mirrors: control }
+    const accessControl = await openAccessControl(config, db, controls, log, opened, work => schedule?.wake(work))
     const { access, administration } = accessControl
-    const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
     const allJobs = [
       ...content.jobs,
       ...upkeepJobs({ config, db, content, metrics: metrics.collection, log }),
@@ -86,7 +90,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     let isLeaving = false
     const app = createApp({
       registry,
-      ...(addressing === undefined ? {} : { addressing }),
+      addressing,
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
       proxyHeaders: config.http.proxyHeaders,

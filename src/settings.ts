@@ -195,6 +195,11 @@ export const SETTINGS = {
     initial: '2s',
     about: 'How long an upstream is waited for where there is an older copy of the tag to give.',
   },
+  'mirror.spare': {
+    schema: duration('0s', EVER),
+    initial: '15m',
+    about: 'Copies that were asked for within this time are not evicted where a mirror has a size (maxBytes).',
+  },
   'mirror.blobMaxBytes': {
     schema: size('1MiB', '1024GiB'),
     initial: '100GiB',

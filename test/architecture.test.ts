@@ -39,6 +39,8 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   'known-upstreams.ts': [],
   'mirror-config.ts': ['config-sources.ts', 'known-upstreams.ts', 'mirror-settings.ts'],
   'mirroring.ts': EVERYTHING,
+  'mirror-fleet.ts': EVERYTHING,
+  'mirror-jobs.ts': EVERYTHING,
   'setting-values.ts': [],
   'nearest.ts': [],
   'config.ts': ['config-checks.ts', 'config-sources.ts', 'mirror-config.ts', 'settings.ts'],

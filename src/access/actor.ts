@@ -29,6 +29,47 @@ export type StoreOwnership = 'ours' | 'settling' | 'unclaimed' | 'foreign' | 'co
 /** Background work that somebody can ask for, by the name of its job. */
 export type RequestedWork = WorkName | 'retain' | 'move content'
 
+/** A mirror at work in this process. */
+export interface MirrorView {
+  readonly prefix: string
+  /** Where it was set up: in the settings of this process, or by the API. */
+  readonly source: 'settings' | 'api'
+  readonly url: string
+  /** Who fetches; null: nobody in particular. */
+  readonly username: string | null
+  readonly allow: readonly string[]
+  readonly deny: readonly string[]
+  readonly tagTtlSeconds: number
+  readonly tagTtls: readonly { readonly tags: string; readonly ttlSeconds: number }[]
+  readonly offline: boolean
+  readonly keepDeletedTags: boolean
+  readonly namespaces: readonly string[]
+  readonly hosts: readonly string[]
+  readonly trustedHosts: readonly string[]
+  readonly allowPrivate: boolean
+  readonly maxBytes: number | null
+  readonly bytesPerSecond: number | null
+  /** Why the upstream is left alone for now; null: it is asked. */
+  readonly leftAlone: string | null
+}
+
+/** One thing that was tried at an upstream, and what came of it. */
+export interface MirrorTestStep {
+  readonly step: string
+  readonly ok: boolean
+  readonly message: string
+}
+
+/** What administration may ask of the mirrors at work, which it does not know. */
+export interface MirrorControl {
+  /** The mirrors that there are now, by prefix. */
+  list(): Promise<readonly MirrorView[]>
+  /** Counts of this process are written where all add up. */
+  flush(): Promise<void>
+  /** Asks a mirror's upstream; undefined where there is no such mirror. */
+  test(prefix: string, repository: string | undefined): Promise<readonly MirrorTestStep[] | undefined>
+}
+
 /** What the use cases of administration work with. */
 export interface AdministrationContext {
   readonly db: Database
@@ -48,6 +89,7 @@ export interface AdministrationContext {
   readonly onKeysChanged: () => void
   /** Where bytes lie. */
   readonly storage: StorageControl
+  readonly mirrors: MirrorControl
   /** Told of work that was asked for, so that this process begins it at once. */
   readonly onWorkRequested: (work: RequestedWork) => void
   /** How signing keys live; in milliseconds. */

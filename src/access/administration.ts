@@ -7,6 +7,7 @@ import { explainAccess } from './explanation.ts'
 import * as grants from './grant-admin.ts'
 import * as groups from './groups.ts'
 import * as keys from './key-admin.ts'
+import * as mirrors from './mirror-admin.ts'
 import * as quotas from './quota-admin.ts'
 import * as policies from './retention-policies.ts'
 import * as runs from './retention-runs.ts'
@@ -83,6 +84,12 @@ const USE_CASES = {
   listQuotas: quotas.listQuotas,
   showQuota: quotas.showQuota,
   deleteQuota: quotas.deleteQuota,
+  listMirrors: mirrors.listMirrors,
+  showMirror: mirrors.showMirror,
+  addMirror: mirrors.addMirror,
+  changeMirror: mirrors.changeMirror,
+  removeMirror: mirrors.removeMirror,
+  testMirror: mirrors.testMirror,
 } as const
 
 type Bound<F> = F extends (context: AdministrationContext, actor: Actor, ...args: infer A) => infer R

@@ -7,6 +7,7 @@ import { auditVerbs, explainVerbs, grantVerbs, keyVerbs } from './commands/acces
 import { groupVerbs, userVerbs } from './commands/accounts.ts'
 import { manifestVerbs, repositoryVerbs, tagRuleVerbs, tagVerbs, undeleteVerbs } from './commands/content.ts'
 import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
+import { mirrorVerbs } from './commands/mirrors.ts'
 import { pullsVerbs, retentionVerbs } from './commands/retention.ts'
 import { storageVerbs } from './commands/storage.ts'
 import { gcVerbs, verifyVerbs } from './commands/upkeep.ts'
@@ -37,6 +38,7 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   verify: verifyVerbs,
   usage: usageVerbs,
   quota: quotaVerbs,
+  mirror: mirrorVerbs,
 }
 
 /** The commands of administration, a line each. */

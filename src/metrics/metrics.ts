@@ -3,6 +3,7 @@ import type { QuotaRow } from '../metadata/quotas.ts'
 import type { StoreRow, TotalRow } from '../metadata/usage.ts'
 import type { RequestRecord } from '../middleware/request-log.ts'
 import { type CollectionMetrics, createCollectionMetrics } from './collection-metrics.ts'
+import { type MirrorMetrics, createMirrorMetrics } from './mirror-metrics.ts'
 
 /** How an upload session or one of its transfers went. */
 export type UploadEvent = 'started' | 'finished' | 'cancelled' | 'failed'
@@ -35,6 +36,7 @@ export interface Metrics {
   /** Read at each scrape: whether each store, by its name, is this registry's. */
   watchStores(owned: () => ReadonlyMap<string, boolean>): void
   readonly collection: CollectionMetrics
+  readonly mirrors: MirrorMetrics
   /** What is used now, in bytes and numbers; the figures of a turn replace those of the turn before. */
   setUsage(usage: UsageFigures): void
   /** A counter of usage was wrong and is repaired. */
@@ -154,6 +156,7 @@ export function createMetrics(version: string): Metrics {
       })
     },
     collection: createCollectionMetrics(register),
+    mirrors: createMirrorMetrics(register),
     contentType: register.contentType,
     render: () => register.metrics(),
   }

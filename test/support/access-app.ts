@@ -4,6 +4,7 @@ import type { KeyLifetimes } from '../../src/access/keys.ts'
 import { openAccess } from '../../src/access/open.ts'
 import type { BlobStore } from '../../src/storage/blob-store.ts'
 import { PASSWORD } from './access.ts'
+import { NO_MIRRORS } from './administration.ts'
 import { type TestApp, startApp } from './app.ts'
 
 const MINUTE_MS = 60_000
@@ -59,6 +60,7 @@ export async function startAccessApp(
           ownership: async () => 'ours',
           adopt: async () => undefined,
         },
+        mirrors: NO_MIRRORS,
         keyLifetimes: KEY_LIFETIMES,
         confirmPassword: access.confirmPassword,
         onPrincipalChanged: id => access.states.forget(id),

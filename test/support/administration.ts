@@ -1,4 +1,4 @@
-import type { Actor, AdministrationContext, StorageControl } from '../../src/access/actor.ts'
+import type { Actor, AdministrationContext, MirrorControl, StorageControl } from '../../src/access/actor.ts'
 import { type Administration, createAdministration } from '../../src/access/administration.ts'
 import type { Database } from '../../src/metadata/database.ts'
 
@@ -14,6 +14,13 @@ const NO_STORES: StorageControl = {
   adopt: () => Promise.resolve(),
 }
 
+/** No mirrors. */
+export const NO_MIRRORS: MirrorControl = {
+  list: () => Promise.resolve([]),
+  flush: () => Promise.resolve(),
+  test: () => Promise.resolve(undefined),
+}
+
 /** Administration of a registry without logins, on an index. */
 export function withAdministration(db: Database, parts: Partial<AdministrationContext> = {}): Administration {
   return createAdministration({
@@ -25,6 +32,7 @@ export function withAdministration(db: Database, parts: Partial<AdministrationCo
     onKeysChanged: () => undefined,
     onWorkRequested: () => undefined,
     storage: NO_STORES,
+    mirrors: NO_MIRRORS,
     ...parts,
   })
 }

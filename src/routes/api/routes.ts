@@ -14,6 +14,7 @@ import { collectionEndpoints } from './collection.ts'
 import { contentEndpoints } from './content.ts'
 import { API_PREFIX, type Endpoint, apiRoutes } from './endpoint.ts'
 import { machineEndpoints } from './machines.ts'
+import { mirrorEndpoints } from './mirrors.ts'
 import { openApiDocument } from './openapi.ts'
 import { retentionEndpoints } from './retention.ts'
 import { storageEndpoints } from './storage.ts'
@@ -32,6 +33,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...retentionEndpoints(admin),
     ...collectionEndpoints(admin),
     ...usageEndpoints(admin),
+    ...mirrorEndpoints(admin),
   ]
 }
 

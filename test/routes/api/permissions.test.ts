@@ -37,6 +37,12 @@ const policy = (pattern: string): object => ({ pattern, rules: [{ keep: 'newest'
 
 // What succeeds changes nothing that another row looks at: names that do not exist, or one for each actor.
 const ROWS: readonly Row[] = [
+  { endpoint: 'get /mirrors', statuses: TEAM_TOO(200) },
+  { endpoint: 'get /mirrors/*prefix', path: '/mirrors/team-a', statuses: TEAM_TOO(404) },
+  { endpoint: 'post /mirrors', body: () => ({ prefix: 'NO', url: 'https://a.example' }), statuses: REGISTRY_ONLY(400) },
+  { endpoint: 'patch /mirrors/*prefix', path: '/mirrors/team-a', body: () => ({}), statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'delete /mirrors/*prefix', path: '/mirrors/team-a', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'post /mirror-tests', body: () => ({ prefix: 'team-a' }), statuses: TEAM_TOO(404) },
   { endpoint: 'get /storage', statuses: REGISTRY_ONLY(200) },
   { endpoint: 'post /storage/adoption', statuses: REGISTRY_ONLY(204) },
   { endpoint: 'get /storage/copy/plan', path: '/storage/copy/plan?to=filesystem', statuses: REGISTRY_ONLY(200) },
