@@ -5,8 +5,7 @@ import type { Transaction } from './database.ts'
 /** That a copy was asked for. */
 export interface MirroredUse {
   readonly prefix: string
-  /** The repository, by its id where that is known. */
-  readonly repository: number | RepositoryName
+  readonly repository: RepositoryName
   readonly digest: Digest
   readonly isBlob: boolean
   /** How long ago, in milliseconds. */
@@ -17,19 +16,15 @@ export interface MirroredUse {
 export async function noteUses(tx: Transaction, uses: readonly MirroredUse[]): Promise<void> {
   await tx.query(
     `insert into mirrored_use as m (repository_id, digest, prefix, is_blob, used_at)
-     select x.repository_id, x.digest, max(x.prefix), bool_and(x.is_blob),
-            clock_timestamp() - min(x.ago) * interval '1 millisecond'
-       from (select coalesce(u.id, r.id) as repository_id, u.digest, u.prefix, u.is_blob, u.ago
-               from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::float8[])
-                 as u (id, name, digest, prefix, is_blob, ago)
-               left join repository r on u.id is null and r.name = u.name and r.deleted_at is null) x
-      where x.repository_id is not null
-      group by x.repository_id, x.digest order by x.repository_id, x.digest
+     select r.id, u.digest, max(u.prefix), bool_and(u.is_blob), clock_timestamp() - min(u.ago) * interval '1 millisecond'
+       from unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::float8[])
+         as u (name, digest, prefix, is_blob, ago)
+       join repository r on r.name = u.name and r.deleted_at is null
+      group by r.id, u.digest order by r.id, u.digest
      on conflict (repository_id, digest) do update
         set used_at = greatest(m.used_at, excluded.used_at), prefix = excluded.prefix`,
     [
-      uses.map(({ repository }) => (typeof repository === 'number' ? repository : null)),
-      uses.map(({ repository }) => (typeof repository === 'number' ? null : repository)),
+      uses.map(({ repository }) => repository),
       uses.map(({ digest }) => digest),
       uses.map(({ prefix }) => prefix),
       uses.map(({ isBlob }) => isBlob),

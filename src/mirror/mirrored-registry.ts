@@ -53,7 +53,7 @@ export function createMirroredRegistry(options: MirroredRegistryOptions): Regist
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.statManifest(name, reference, caller)
       const manifest = await manifests.stat(mirror, name, reference, caller)
-      uses.noteManifest(mirror.options.prefix, manifest.repositoryId, manifest.digest)
+      uses.noteManifest(mirror.options.prefix, name, manifest.digest)
       return manifest
     },
     readManifest: async manifest => manifest.payload ?? (await own.readManifest(manifest)),

@@ -26,7 +26,7 @@ export class MirroredUses {
   }
 
   /** Notes that a manifest of a mirror (by its prefix) was asked for. */
-  noteManifest(prefix: string, repository: number, digest: Digest): void {
+  noteManifest(prefix: string, repository: RepositoryName, digest: Digest): void {
     this.#note({ prefix, repository, digest, isBlob: false })
   }
 

@@ -78,7 +78,7 @@ void suite('making room in a mirror: what was not used for longest goes first', 
     const [row] = await db.query<{ id: number }>('select id from repository where name = $1', [name])
     assert.ok(row)
     if (isBlob) uses.noteBlob(prefix, name, digest)
-    else uses.noteManifest(prefix, row.id, digest)
+    else uses.noteManifest(prefix, name, digest)
     await uses.write()
     await db.query(
       `update mirrored_use set used_at = now() - $3 * interval '1 minute' where repository_id = $1 and digest = $2`,
