@@ -11,7 +11,7 @@ import { holdMirror } from '../metadata/mirrors.ts'
 import { holdExistingRepository } from '../metadata/repositories.ts'
 import { deleteManifests, releaseDependants } from '../metadata/sweep.ts'
 import { removeTagsOf, tagsOf } from '../metadata/tags.ts'
-import { insertReleases } from '../metadata/usage.ts'
+import { NO_USAGE, insertReleases, insertUsage } from '../metadata/usage.ts'
 import type { RegistryContext } from './context.ts'
 import { type TagGuard, openTagGuard } from './tag-guard.ts'
 import { keptMs } from './tags.ts'
@@ -223,7 +223,8 @@ async function removeCopy(
   await removeTagsOf(tx, repositoryId, manifest, 'mirror')
   await manifests.hideManifest(tx, id, 0)
   // The blobs go on counting until their links go.
-  await insertReleases(tx, [{ repository_id: repositoryId, size, tags: tags.length }])
+  await insertReleases(tx, [{ repository_id: repositoryId, size }])
+  await insertUsage(tx, repositoryId, { ...NO_USAGE, tags: -tags.length })
   const held = await releaseDependants(tx, [id], keptMs(context.lifetimes))
   // Where something it names is being changed, it is left to the sweep, hidden.
   if (held.has(id)) return { digest, size, tags, blobs: [] }

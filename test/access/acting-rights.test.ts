@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, before, suite, test } from 'node:test'
 import type { Actor } from '../../src/access/actor.ts'
 import { type Administration, createAdministration } from '../../src/access/administration.ts'
-import { LOCAL, withAdministration } from '../support/administration.ts'
+import { NO_MIRRORS, LOCAL, withAdministration } from '../support/administration.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { wrapDatabase } from '../support/wrapped-database.ts'
 
@@ -36,6 +36,7 @@ before(async () => {
     onPrincipalChanged: () => undefined,
     onKeysChanged: () => undefined,
     onWorkRequested: () => undefined,
+    mirrors: NO_MIRRORS,
     storage: { names: [], ownership: async () => 'unknown', adopt: async () => undefined },
   })
   // Somebody else administers, so that the one of the tests can lose it.
