@@ -77,7 +77,11 @@ export interface Config {
     readonly keepMs: number
     readonly patienceMs: number
     readonly blobMaxBytes: number
+    /** Of each upstream, in each process. */
+    readonly maxFetches: number
   }
+  /** Without a path; port 0 stands for the one that is listened on. */
+  readonly cluster: { readonly internalUrl: string | undefined }
   readonly collection: {
     readonly batch: number
     readonly pauseMs: number
@@ -210,7 +214,9 @@ export function loadConfig(env: Environment, cwd: string): Config {
       keepMs: get('mirror.keep'),
       patienceMs: get('mirror.patience'),
       blobMaxBytes: get('mirror.blobMaxBytes'),
+      maxFetches: get('mirror.maxFetches'),
     },
+    cluster: { internalUrl: get('cluster.internalUrl') },
     collection: {
       batch: get('collection.batch'),
       pauseMs: get('collection.pause'),

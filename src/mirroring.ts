@@ -4,14 +4,21 @@ import { matchesPattern } from './oci/repository-pattern.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
+import type { Database } from './metadata/database.ts'
 import type { Addressing } from './middleware/addressing.ts'
 import type { MirrorConfig } from './mirror-config.ts'
+import type { Sharing } from './mirror/blob-source.ts'
 import { BlobMirror } from './mirror/blobs.ts'
 import { ManifestMirror } from './mirror/manifests.ts'
 import { Mirror } from './mirror/mirror.ts'
 import { createMirroredRegistry } from './mirror/mirrored-registry.ts'
+import { Peers } from './mirror/peers.ts'
+import { identityOf } from './mirror/shared-directory.ts'
+import type { SharedFetches } from './mirror/shared-fetches.ts'
+import { removeLeftovers } from './mirror/spool.ts'
 import { parseName } from './oci/name.ts'
 import type { RegistryContext } from './registry/context.ts'
+import { FetchLeases } from './registry/fetch-leases.ts'
 import { MirroredTags } from './registry/mirrored-tags.ts'
 import { type Registry, createRegistry } from './registry/registry.ts'
 
@@ -20,6 +27,8 @@ export interface Mirroring {
   readonly registry: Registry
   /** Absent without mirrors. */
   readonly addressing?: Addressing
+  /** What other processes may follow; absent where there are none. */
+  readonly fetches?: SharedFetches
   readonly jobs: readonly Job[]
 }
 
@@ -28,16 +37,24 @@ const RETRIES = 5
 /** A fetch nobody waits for any more goes on where half of it has come. */
 const GO_ON_SHARE = 0.5
 const FOLLOW_MS = 5_000
+const PACE = { bytes: 32 * 1024, ms: 30_000 }
+const MINUTE_MS = 60_000
+/** A file that nobody has written to for this long, and that no fetch names, is a dead process's. */
+const LEFTOVER_MS = HOUR_MS
 
-/** Fills the repositories of mirrors from their upstreams; without mirrors the registry is `own` itself. */
+/**
+ * Fills the repositories of mirrors from their upstreams; without mirrors the registry is `own` itself. Other processes
+ * reach this one at `internalUrl()`, which is asked only once it listens.
+ */
 export async function openMirrors(
   config: Config,
   context: RegistryContext,
   own: Registry,
+  internalUrl: () => string | undefined,
   log: Log,
   opened: AsyncDisposableStack,
 ): Promise<Mirroring> {
-  const { upstreams, keepMs, patienceMs, blobMaxBytes } = config.mirror
+  const { upstreams, keepMs, patienceMs, blobMaxBytes, maxFetches } = config.mirror
   if (upstreams.length === 0) return { registry: own, jobs: [] }
   const spoolDirectory = join(config.data.dir, 'spool')
   await mkdir(spoolDirectory, { recursive: true })
@@ -45,11 +62,12 @@ export async function openMirrors(
   opened.defer(async () => {
     await Promise.all(mirrors.map(mirror => mirror.upstream.close()))
   })
-  // What is asked for again within the time to keep is kept, and what came in part is whole in the end.
+  // What is asked for again within half of the time to keep is kept for all of it, and what came in part is whole in the end.
   const lifetimes = { ...context.lifetimes, leaseMs: keepMs, untaggedRetentionMs: keepMs }
   const kept = { ...context, lifetimes, requireBlobs: false, requireChildren: false }
   const copies = createRegistry(kept)
   const tags = new MirroredTags(kept)
+  const shared = await openSharing(config, context.db, spoolDirectory, internalUrl, opened)
   const blobs = new BlobMirror({
     copies,
     spoolDirectory,
@@ -57,6 +75,9 @@ export async function openMirrors(
     goOnShare: GO_ON_SHARE,
     patienceMs: FOLLOW_MS,
     retries: RETRIES,
+    pace: PACE,
+    maxFetches,
+    ...(shared === undefined ? {} : { sharing: shared.sharing }),
     onFailure: ({ options }, digest, err) => log.warn({ mirror: options.prefix, digest, err }, 'blob was not mirrored'),
   })
   opened.defer(() => blobs.close())
@@ -71,7 +92,9 @@ export async function openMirrors(
       namespaces: new Map(upstreams.flatMap(({ namespaces, prefix }) => namespaces.map(name => [name, prefix]))),
       hosts: new Map(upstreams.flatMap(({ hosts, prefix }) => hosts.map(host => [host.toLowerCase(), prefix]))),
     },
+    ...(shared === undefined ? {} : { fetches: blobs.shared }),
     jobs: [
+      ...(shared?.jobs ?? []),
       {
         name: 'expire mirrored tags',
         everyMs: HOUR_MS,
@@ -81,6 +104,29 @@ export async function openMirrors(
       },
     ],
   }
+}
+
+/** What processes share fetches by: their internal addresses, or files in a directory that they may have in common. */
+async function openSharing(
+  config: Config,
+  db: Database,
+  directory: string,
+  internalUrl: () => string | undefined,
+  opened: AsyncDisposableStack,
+): Promise<{ readonly sharing: Sharing; readonly jobs: readonly Job[] } | undefined> {
+  // The embedded index has one process.
+  if (db.driver === 'embedded') return undefined
+  const identity = await identityOf(directory)
+  const named = config.cluster.internalUrl === undefined ? identity : undefined
+  const leases = new FetchLeases(db, () => ({ address: internalUrl(), directory: named }))
+  const peers = new Peers()
+  opened.defer(() => peers.close())
+  const clean: Job = {
+    name: 'clean the spool of mirrors',
+    everyMs: MINUTE_MS,
+    run: async () => await removeLeftovers(directory, await leases.clean(identity), LEFTOVER_MS),
+  }
+  return { sharing: { leases, peers, directory: named }, jobs: [clean] }
 }
 
 function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: number): Mirror {

@@ -63,7 +63,10 @@ export async function serve(config: Config): Promise<RunningServer> {
       schedule?.wake(work),
     )
     const { access, administration } = accessControl
-    const { registry, addressing, jobs: mirrorJobs } = await openMirrors(config, context, own, log, opened)
+    let listeningAt: string | undefined
+    const internalUrl = (): string | undefined => internalUrlOf(config, listeningAt)
+    const mirroring = await openMirrors(config, context, own, internalUrl, log, opened)
+    const { registry, addressing, fetches, jobs: mirrorJobs } = mirroring
     const allJobs = [
       ...content.jobs,
       ...upkeepJobs({ config, db, content, metrics: metrics.collection, log }),
@@ -86,6 +89,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     const app = createApp({
       registry,
       ...(addressing === undefined ? {} : { addressing }),
+      ...(fetches === undefined ? {} : { fetches }),
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
       proxyHeaders: config.http.proxyHeaders,
@@ -102,6 +106,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     const server = await listen({ host, port, idleTimeoutMs, handle, onRefusal, ...(tls === undefined ? {} : { tls }) })
     opened.defer(() => server.close(shutdownTimeoutMs))
     const { url } = server
+    listeningAt = url
     log.info({ url, metricsUrl, dataDir: config.data.dir, index: db.driver, version: VERSION }, 'listening')
     return {
       url,
@@ -121,6 +126,14 @@ export async function serve(config: Config): Promise<RunningServer> {
     await opened.disposeAsync()
     throw error
   }
+}
+
+/** Where the other processes reach this one, which listens at `url`. */
+function internalUrlOf({ cluster }: Config, url: string | undefined): string | undefined {
+  if (cluster.internalUrl === undefined || url === undefined) return undefined
+  const internal = new URL(cluster.internalUrl)
+  if (internal.port === '0') internal.port = new URL(url).port
+  return internal.origin
 }
 
 /** @throws the system's error, with the path, where the directory cannot be had or written to. */

@@ -33,10 +33,10 @@ export function createMirroredRegistry({ mirrors, own, copies, manifests, blobs 
     },
     readManifest: manifest => own.readManifest(manifest),
     countPull: (...args) => own.countPull(...args),
-    statBlob: async (name, digest, caller) => {
+    statBlob: async (name, digest, caller, ask) => {
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.statBlob(name, digest, caller)
-      return await blobs.stat(mirror, name, digest, caller)
+      return await blobs.stat(mirror, name, digest, caller, ask)
     },
     sendBlob: async (blob, range, to, signal) => {
       await (blobs.isFlight(blob) ? blobs : own).sendBlob(blob, range, to, signal)
