@@ -45,6 +45,8 @@ export interface FetchOptions {
 }
 
 const FIRST_RETRY_MS = 200
+/** How often a process that sends nothing is looked after. */
+const WATCH_MS = 2_500
 
 /**
  * One blob on its way: its bytes go to all who follow it as they come, and into the store, unless another process has
@@ -202,21 +204,26 @@ export class BlobFetch {
 
   /** Takes what an answer has; of one that began before what we have already, the rest. */
   async #take({ body, start, size, from }: Feed, hash: { update(bytes: Uint8Array): unknown }): Promise<void> {
-    const { digest, host, pace } = this.#options
+    const { digest, host, pace, source } = this.#options
     const onStop = (): unknown => body.destroy(this.#signal.reason as Error)
     this.#signal.addEventListener('abort', onStop, { once: true })
     let at = start
     let seen = start
-    const watch = setInterval(() => {
-      if (at - seen < pace.bytes) {
-        body.destroy(
-          new UpstreamFailure('failed', `${host} sends less than ${pace.bytes} bytes in ${pace.ms / 1000} s`),
-        )
-      }
-      seen = at
-    }, pace.ms)
-    // The pace of another process is its upstream's, which it watches itself.
-    if (from !== 'upstream') clearInterval(watch)
+    // The pace of another process is its upstream's, which it watches itself; but it may have stopped.
+    const least = from === 'upstream' ? pace.bytes : 1
+    const watch = setInterval(
+      () => {
+        const isSlow = at - seen < least
+        seen = at
+        if (!isSlow) return
+        if (from === 'upstream') {
+          body.destroy(new UpstreamFailure('failed', `${host} sends less than ${least} bytes in ${pace.ms / 1000} s`))
+        } else {
+          void source.hasLost().then(hasLost => hasLost && body.destroy(new Error('who fetched the blob has stopped')))
+        }
+      },
+      from === 'upstream' ? pace.ms : WATCH_MS,
+    )
     try {
       if (size !== undefined && size !== this.size) {
         throw new UpstreamFailure('refused', `${digest} changed its size at the upstream`)

@@ -52,6 +52,8 @@ const BEGIN_MS = 30_000
 const ALONE_MS = 15_000
 /** Whose process is another by now, says for this long that it does not fetch it; one that has just begun does not. */
 const DISOWNED_MS = 2_000
+/** How often a process that sends nothing is looked after. */
+const WATCH_MS = 2_500
 const POLL_MS = 50
 const SETTLE_POLL_MS = 250
 /** Another process may take this long to store what it has. */
@@ -82,6 +84,8 @@ export class BlobSource {
   /** Bytes from `start` on, or from before it. @throws UpstreamFailure; the signal's reason */
   async open(start: number, signal: AbortSignal): Promise<Feed> {
     const { sharing, name, digest } = this.#options
+    const rest = start === 0 || sharing === undefined ? undefined : await this.#options.findStored()
+    if (rest !== undefined) return this.#fromStore(rest, start, signal)
     const again = await this.#followOn(start, signal)
     if (typeof again === 'object') return again
     let dead = again === 'dead' ? this.#followed?.id : undefined
@@ -115,6 +119,11 @@ export class BlobSource {
     )
   }
 
+  /** Whether the process that is followed has lost the fetch. Never fails: false where it cannot be told. */
+  async hasLost(): Promise<boolean> {
+    return this.#followed !== undefined && (await this.#hasEnded(this.#followed.id))
+  }
+
   /** Tells the others in which file of a directory they share with us the bytes lie. */
   async place(file: string | undefined, size: number): Promise<void> {
     if (file !== undefined) await this.#held?.place(file, size)
@@ -146,6 +155,15 @@ export class BlobSource {
   async close(): Promise<void> {
     this.#freeSlot?.()
     await this.#held?.release()
+  }
+
+  async #hasEnded(id: string): Promise<boolean> {
+    const { sharing, name, digest } = this.#options
+    try {
+      return (await sharing?.leases.find(name, digest))?.id !== id
+    } catch {
+      return false
+    }
   }
 
   #hold(fetch: HeldFetch): void {
@@ -202,7 +220,20 @@ export class BlobSource {
     start: number,
     signal: AbortSignal,
   ): Promise<Feed | Exclude<PeerAnswer['kind'], 'bytes' | 'failed'>> {
-    const answer = await peers.open(fetch, start, signal)
+    const lost = new AbortController()
+    // One that was stopped, or hangs, accepts connections and answers nothing.
+    const watch = setInterval(() => {
+      void this.#hasEnded(fetch.id).then(hasEnded => hasEnded && lost.abort())
+    }, WATCH_MS)
+    let answer: PeerAnswer
+    try {
+      answer = await peers.open(fetch, start, AbortSignal.any([signal, lost.signal]))
+    } catch (error) {
+      if (!lost.signal.aborted) throw error
+      return 'silent'
+    } finally {
+      clearInterval(watch)
+    }
     if (answer.kind === 'failed') throw answer.failure
     if (answer.kind !== 'bytes') return answer.kind
     this.#followed = fetch

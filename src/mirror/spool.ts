@@ -6,7 +6,7 @@ import type { Writable } from 'node:stream'
 
 const READ_BYTES = 256 * 1024
 /** What came last is kept in memory: a hundred who follow closely would read it a hundred times. */
-const RECENT_BYTES = 2 * 1024 * 1024
+const RECENT_BYTES = 512 * 1024
 
 interface Piece {
   readonly at: number

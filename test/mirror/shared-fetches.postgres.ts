@@ -163,6 +163,27 @@ for (const way of WAYS) {
       await replace(owner)
     })
 
+    void test('when the process that fetches hangs, the other goes on, and both give what is right once it wakes', async () => {
+      const { content, digest } = offer(4 * MiB)
+      upstream.gate = content.byteLength / 2
+      const [owner, other] = await pairOf(digest)
+      const pulls = [new Pull(owner, digest), new Pull(other, digest)]
+      await reached(() => pulls.every(pull => pull.received === upstream.gate))
+      const half = upstream.gate
+      owner.process.kill('SIGSTOP')
+      try {
+        await reached(() => gets(digest).length === 2)
+        upstream.gate = Infinity
+        assert.equal(await pulls[1]?.done, digest)
+        assert.deepEqual(gets(digest), ['all', `bytes=${half}-`])
+        assert.equal(await new Pull(other, digest).done, digest)
+      } finally {
+        owner.process.kill('SIGCONT')
+      }
+      assert.equal(await pulls[0]?.done, digest)
+      assert.equal(await new Pull(owner, digest).done, digest)
+    })
+
     void test('killed in turn, no process leaves a wrong blob, and the next request succeeds', async () => {
       const { content, digest } = offer(8 * MiB)
       for (const share of [0.25, 0.5, 0.75]) {
