@@ -79,6 +79,8 @@ export interface Config {
     readonly blobMaxBytes: number
     /** Of each upstream, in each process. */
     readonly maxFetches: number
+    /** From 0 to 1. */
+    readonly finishShare: number
   }
   /** Without a path; port 0 stands for the one that is listened on. */
   readonly cluster: { readonly internalUrl: string | undefined }
@@ -215,6 +217,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       patienceMs: get('mirror.patience'),
       blobMaxBytes: get('mirror.blobMaxBytes'),
       maxFetches: get('mirror.maxFetches'),
+      finishShare: get('mirror.finishPercent') / 100,
     },
     cluster: { internalUrl: get('cluster.internalUrl') },
     collection: {

@@ -34,8 +34,6 @@ export interface Mirroring {
 
 const HOUR_MS = 60 * 60_000
 const RETRIES = 5
-/** A fetch nobody waits for any more goes on where half of it has come. */
-const GO_ON_SHARE = 0.5
 const FOLLOW_MS = 5_000
 const PACE = { bytes: 32 * 1024, ms: 30_000 }
 const MINUTE_MS = 60_000
@@ -54,7 +52,7 @@ export async function openMirrors(
   log: Log,
   opened: AsyncDisposableStack,
 ): Promise<Mirroring> {
-  const { upstreams, keepMs, patienceMs, blobMaxBytes, maxFetches } = config.mirror
+  const { upstreams, keepMs, patienceMs, blobMaxBytes, maxFetches, finishShare } = config.mirror
   if (upstreams.length === 0) return { registry: own, jobs: [] }
   const spoolDirectory = join(config.data.dir, 'spool')
   await mkdir(spoolDirectory, { recursive: true })
@@ -72,7 +70,7 @@ export async function openMirrors(
     copies,
     spoolDirectory,
     maxBytes: blobMaxBytes,
-    goOnShare: GO_ON_SHARE,
+    goOnShare: finishShare,
     patienceMs: FOLLOW_MS,
     retries: RETRIES,
     pace: PACE,

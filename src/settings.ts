@@ -218,6 +218,12 @@ export const SETTINGS = {
     about:
       'Blobs that one process fetches from one upstream at a time; further ones wait in order, up to 30 s, then 503.',
   },
+  'mirror.finishPercent': {
+    schema: whole(0, 100),
+    initial: 50,
+    about:
+      'A blob that nobody waits for any more is fetched to its end where this much of it has come, in percent; else it is let go.',
+  },
   'cluster.internalUrl': {
     schema: origin.transform(url => url.replace(/\/$/, '')).optional(),
     initial: undefined,

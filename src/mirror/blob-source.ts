@@ -34,6 +34,8 @@ export interface BlobSourceOptions {
   readonly findStored: () => Promise<BlobInfo | undefined>
   /** How many are fetched from the upstream at a time. */
   readonly slots: Slots
+  /** How long one waits for its turn, in milliseconds. */
+  readonly turnMs: number
   /** Absent where this process is alone. */
   readonly sharing: Sharing | undefined
   readonly spoolDirectory: string
@@ -46,7 +48,7 @@ export interface Feed extends UpstreamBlob {
   readonly from: 'upstream' | 'process' | 'store'
 }
 
-/** An upstream that has not begun to answer for this long gives nothing; so long is a free slot waited for, too. */
+/** An upstream that has not begun to answer for this long gives nothing. */
 const BEGIN_MS = 30_000
 /** A process that cannot be reached is left to itself after this long, though its lease runs: this one fetches as well. */
 const ALONE_MS = 15_000
@@ -172,9 +174,9 @@ export class BlobSource {
   }
 
   async #fromUpstream(start: number, signal: AbortSignal): Promise<Feed> {
-    const { mirror, slots } = this.#options
+    const { mirror, slots, turnMs } = this.#options
     const { upstream, health } = mirror
-    this.#freeSlot ??= await slots.take(BEGIN_MS, signal)
+    this.#freeSlot ??= await slots.take(turnMs, signal)
     if (this.#freeSlot === undefined) {
       throw new UpstreamFailure('failed', `as many blobs are being fetched from ${upstream.host} as may be at a time`)
     }

@@ -53,7 +53,7 @@ interface Range {
 }
 
 const FORGET_MS = 60_000
-/** An upstream that has not said for so long whether it has a blob says nothing. */
+/** An upstream that has not said for so long whether it has a blob says nothing; so long others wait for their turn. */
 const ASK_MS = 30_000
 /** In place of a storage key, of what nobody has asked to send. */
 const NOWHERE = 'nowhere' as FlightKey
@@ -170,6 +170,7 @@ export class BlobMirror {
       copies,
       findStored: () => this.#find(name, digest, WRITER),
       slots: this.#slotsOf(mirror),
+      turnMs: ASK_MS,
       sharing,
       spoolDirectory,
       onHeld: held => {

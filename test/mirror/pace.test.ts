@@ -5,12 +5,15 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
 import { after, afterEach, before, suite, test } from 'node:test'
 import { BlobFetch, type FetchOptions } from '../../src/mirror/blob-fetch.ts'
 import { BlobSource } from '../../src/mirror/blob-source.ts'
 import { Mirror } from '../../src/mirror/mirror.ts'
+import { refusalOf } from '../../src/mirror/refusals.ts'
 import { Slots } from '../../src/mirror/slots.ts'
 import { parseDigest } from '../../src/oci/digest.ts'
+import { RegistryError } from '../../src/oci/errors.ts'
 import { parseName } from '../../src/oci/name.ts'
 import { type BlobUpstream, startBlobUpstream } from '../support/blob-upstream.ts'
 import { digestOf } from '../support/client.ts'
@@ -56,10 +59,9 @@ void suite('an upstream that hardly sends', () => {
   })
 
   /** Begins a fetch of `content`, which the upstream has; `stored` is what reached the store. */
-  async function begin(content: Buffer, options: Partial<FetchOptions>) {
+  async function begin(content: Buffer, options: Partial<FetchOptions>, slots = new Slots(1), turnMs = LONG_MS) {
     const digest = parseDigest(digestOf(content))
     upstream.blobs.set(digest, content)
-    const slots = new Slots(1)
     const source = new BlobSource({
       mirror,
       repository: 'a',
@@ -68,6 +70,7 @@ void suite('an upstream that hardly sends', () => {
       copies: { sendBlob: () => Promise.reject(new Error('nothing is stored')) },
       findStored: async () => undefined,
       slots,
+      turnMs,
       sharing: undefined,
       spoolDirectory,
       onHeld: () => undefined,
@@ -145,5 +148,30 @@ void suite('an upstream that hardly sends', () => {
     upstream.gate = Infinity
     assert.ok(fetch.isBroken)
     assert.notEqual(await slots.take(1, new AbortController().signal), undefined)
+  })
+
+  void test('a fetch that nobody waits for is brought to its end where enough of it has come', async () => {
+    const content = randomBytes(200_000)
+    upstream.answer = () => false
+    upstream.gate = 100_000
+    const opened = await begin(content, { patienceMs: 1, goOnShare: 0, pace: { bytes: 0, ms: LONG_MS } })
+    // Timers of one length fire in order: its patience is over after this.
+    await delay(1)
+    upstream.gate = Infinity
+    await opened.fetch.ended
+    assert.ok(opened.stored().equals(content))
+  })
+
+  void test('what waited for its turn in vain is refused for now: 503 with Retry-After (RFC 9110 section 10.2.3)', async () => {
+    const slots = new Slots(1)
+    await slots.take(LONG_MS, new AbortController().signal)
+    upstream.answer = () => false
+    const refused = await begin(randomBytes(1_000), {}, slots, 1).then(
+      () => undefined,
+      (error: unknown) => refusalOf(error, 'BLOB_UNKNOWN'),
+    )
+    assert.ok(refused instanceof RegistryError)
+    assert.deepEqual([refused.status, refused.headers], [503, { 'Retry-After': '5' }])
+    assert.deepEqual(upstream.asked, [])
   })
 })
