@@ -10,7 +10,7 @@ import { Neighbours, cpuSeconds } from './process.ts'
 import { machine } from './rounds.ts'
 import { type Server, berths } from './servers.ts'
 import { median } from './table.ts'
-import { getManifests } from './wrk.ts'
+import { load } from './wrk.ts'
 
 const MB = 1e6
 const RATE = 20 * MB
@@ -113,14 +113,10 @@ async function warm(name: string, index: number): Promise<readonly Verdict[]> {
     const config = new Content(200)
     const blob = new Content(SIZES.blob)
     await forEach(SIZES.repositories, 8, async at => {
-      // The mirror takes the first part of a name for its own.
-      for (const repository of [`app-${at}`, `bench/app-${at}`]) {
-        await pushBlob(local, repository, config, 'monolithic')
-        await pushManifest(local, repository, 'v1', manifestOf(config, String(at)))
-      }
+      await pushBlob(local, `app-${at}`, config, 'monolithic')
+      await pushManifest(local, `app-${at}`, 'v1', manifestOf(config, String(at)))
     })
     await pushBlob(local, 'app-0', blob, 'monolithic')
-    await pushBlob(local, 'bench/app-0', blob, 'monolithic')
     await forEach(SIZES.repositories, 8, async at => {
       await expect(200, mirror, 'GET', `/v2/bench/app-${at}/manifests/v1`, { drain: true })
     })
@@ -133,25 +129,25 @@ async function warm(name: string, index: number): Promise<readonly Verdict[]> {
 }
 
 async function compareManifests(name: string, local: Server, mirror: Server): Promise<Verdict> {
-  const rate = async (server: Server): Promise<number> =>
-    (await getManifests(server, SIZES.repositories, CONNECTIONS, SIZES.seconds)).perSecond
-  for (const server of [local, mirror]) await rate(server)
-  return await inTurns(`${name}, manifest GET by tag through a warm mirror`, 'requests/s', SIZES.rounds, [
-    () => rate(local),
-    () => rate(mirror),
-  ])
+  const rate = async (server: Server, prefix: string): Promise<number> => {
+    const requests = Array.from({ length: SIZES.repositories }, (_, at) => ({
+      path: `/v2/${prefix}app-${at}/manifests/v1`,
+    }))
+    return (await load(server, requests, CONNECTIONS, SIZES.seconds)).perSecond
+  }
+  const both = [() => rate(local, ''), () => rate(mirror, 'bench/')] as const
+  for (const warmUp of both) await warmUp()
+  return await inTurns(`${name}, manifest GET by tag through a warm mirror`, 'requests/s', SIZES.rounds, both)
 }
 
 async function compareBlobs(name: string, local: Server, mirror: Server, blob: Content): Promise<Verdict> {
-  const rate = async (server: Server): Promise<number> => {
-    const ms = await timed(() => pullBlob(server, 'bench/app-0', blob))
+  const rate = async (server: Server, repository: string): Promise<number> => {
+    const ms = await timed(() => pullBlob(server, repository, blob))
     return blob.bytes / ms / 1000
   }
-  for (const server of [local, mirror]) await rate(server)
-  return await inTurns(`${name}, blob GET through a warm mirror`, 'MB/s', SIZES.blobs, [
-    () => rate(local),
-    () => rate(mirror),
-  ])
+  const both = [() => rate(local, 'app-0'), () => rate(mirror, 'bench/app-0')] as const
+  for (const warmUp of both) await warmUp()
+  return await inTurns(`${name}, blob GET through a warm mirror`, 'MB/s', SIZES.blobs, both)
 }
 
 /** The same load on both, in turns, so that whatever drifts hits them alike. The bound leaves room for noise. */
