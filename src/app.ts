@@ -14,6 +14,7 @@ import { API_PREFIX } from './routes/api/endpoint.ts'
 import { administrationRoutes, identifyBy, identifyLocal } from './routes/api/routes.ts'
 import { baseRoutes } from './routes/base.ts'
 import { blobRoutes } from './routes/blobs.ts'
+import { type SharedFetches, fetchRoutes } from './routes/fetches.ts'
 import { type Readiness, healthRoutes } from './routes/health.ts'
 import { listRoutes } from './routes/lists.ts'
 import { manifestRoutes } from './routes/manifests.ts'
@@ -43,6 +44,8 @@ export interface AppOptions {
   readonly access?: AccessRoutes
   /** How repositories of mirrors may be named besides by their prefix; absent without mirrors. */
   readonly addressing?: Addressing
+  /** What other processes may follow of what this one fetches; absent where they share nothing. */
+  readonly fetches?: SharedFetches
   /** Addresses and networks of proxies whose `X-Forwarded-*` headers (or `Forwarded`) are believed. */
   readonly trustedProxies?: readonly string[]
   /** Which headers of theirs; `x-forwarded` without it. */
@@ -70,6 +73,7 @@ export function createApp(options: AppOptions): Koa {
     administrationRoutes(api, access, options.registry, identifyBy(access.authority))
     routers.unshift({ under: `${API_PREFIX}/`, router: api })
   }
+  if (options.fetches !== undefined) fetchRoutes(router, options.fetches)
   baseRoutes(router, gate)
   uploadRoutes(router, options.registry, gate, access?.authority)
   listRoutes(router, options.registry, gate, access?.authority, { maxTags: options.tagListMax })

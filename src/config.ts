@@ -79,7 +79,13 @@ export interface Config {
     readonly blobMaxBytes: number
     readonly spareMs: number
     readonly make: MirrorMaker
+    /** Of each upstream, in each process. */
+    readonly maxFetches: number
+    /** From 0 to 1. */
+    readonly finishShare: number
   }
+  /** Without a path; port 0 stands for the one that is listened on. */
+  readonly cluster: { readonly internalUrl: string | undefined }
   readonly collection: {
     readonly batch: number
     readonly pauseMs: number
@@ -214,7 +220,10 @@ export function loadConfig(env: Environment, cwd: string): Config {
       blobMaxBytes: get('mirror.blobMaxBytes'),
       spareMs: get('mirror.spare'),
       make: mirrorMaker(proxiesOf(env, [])),
+      maxFetches: get('mirror.maxFetches'),
+      finishShare: get('mirror.finishPercent') / 100,
     },
+    cluster: { internalUrl: get('cluster.internalUrl') },
     collection: {
       batch: get('collection.batch'),
       pauseMs: get('collection.pause'),

@@ -5,18 +5,25 @@ import type { MirrorControl } from './access/actor.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Log } from './log.ts'
+import type { Database } from './metadata/database.ts'
 import type { MirrorMetrics } from './metrics/mirror-metrics.ts'
 import type { Addressing } from './middleware/addressing.ts'
 import type { MirrorConfig } from './mirror-config.ts'
 import { MirrorFleet } from './mirror-fleet.ts'
 import { mirrorJobs, writeFigures } from './mirror-jobs.ts'
+import type { Sharing } from './mirror/blob-source.ts'
 import { BlobMirror } from './mirror/blobs.ts'
 import { ManifestMirror } from './mirror/manifests.ts'
 import { Mirror } from './mirror/mirror.ts'
 import { createMirroredRegistry } from './mirror/mirrored-registry.ts'
+import { Peers } from './mirror/peers.ts'
+import { identityOf } from './mirror/shared-directory.ts'
+import type { SharedFetches } from './mirror/shared-fetches.ts'
+import { removeLeftovers } from './mirror/spool.ts'
 import type { MirrorStats } from './mirror/stats.ts'
 import { parseName } from './oci/name.ts'
 import type { RegistryContext } from './registry/context.ts'
+import { FetchLeases } from './registry/fetch-leases.ts'
 import { MirroredUses } from './registry/mirrored-uses.ts'
 import { MirroredTags } from './registry/mirrored-tags.ts'
 import { type Registry, createRegistry } from './registry/registry.ts'
@@ -26,25 +33,33 @@ export interface Mirroring {
   readonly registry: Registry
   readonly addressing: Addressing
   readonly control: MirrorControl
+  /** What other processes may follow; absent where there are none. */
+  readonly fetches?: SharedFetches
   readonly jobs: readonly Job[]
 }
 
 const HOUR_MS = 60 * 60_000
 const RETRIES = 5
-/** A fetch nobody waits for any more goes on where half of it has come. */
-const GO_ON_SHARE = 0.5
 const FOLLOW_MS = 5_000
+const PACE = { bytes: 32 * 1024, ms: 30_000 }
+const MINUTE_MS = 60_000
+/** A file that nobody has written to for this long, and that no fetch names, is a dead process's. */
+const LEFTOVER_MS = HOUR_MS
 
-/** Fills the repositories of mirrors from their upstreams. */
+/**
+ * Fills the repositories of mirrors from their upstreams. Other processes reach this one at `internalUrl()`, which is asked
+ * only once it listens.
+ */
 export async function openMirrors(
   config: Config,
   context: RegistryContext,
   own: Registry,
+  internalUrl: () => string | undefined,
   metrics: MirrorMetrics,
   log: Log,
   opened: AsyncDisposableStack,
 ): Promise<Mirroring> {
-  const { upstreams, keepMs, patienceMs, blobMaxBytes, spareMs, make } = config.mirror
+  const { upstreams, keepMs, patienceMs, blobMaxBytes, maxFetches, finishShare, spareMs, make } = config.mirror
   const { db } = context
   const spoolDirectory = join(config.data.dir, 'spool')
   await mkdir(spoolDirectory, { recursive: true })
@@ -64,18 +79,22 @@ export async function openMirrors(
   opened.defer(() => fleet.close())
   await fleet.refresh()
   const mirrors = fleet.set
-  // What is asked for again within the time to keep is kept, and what came in part is whole in the end.
+  // What is asked for again within half of the time to keep is kept for all of it, and what came in part is whole in the end.
   const lifetimes = { ...context.lifetimes, leaseMs: keepMs, untaggedRetentionMs: keepMs }
   const kept = { ...context, lifetimes, requireBlobs: false, requireChildren: false }
   const copies = createRegistry(kept)
   const tags = new MirroredTags(kept)
+  const shared = await openSharing(config, context.db, spoolDirectory, internalUrl, opened)
   const blobs = new BlobMirror({
     copies,
     spoolDirectory,
     maxBytes: blobMaxBytes,
-    goOnShare: GO_ON_SHARE,
+    goOnShare: finishShare,
     patienceMs: FOLLOW_MS,
     retries: RETRIES,
+    pace: PACE,
+    maxFetches,
+    ...(shared === undefined ? {} : { sharing: shared.sharing }),
     onFailure: ({ options }, digest, err) => log.warn({ mirror: options.prefix, digest, err }, 'blob was not mirrored'),
   })
   opened.defer(() => fleet.flush().catch((err: unknown) => log.warn({ err }, 'what mirrors did was not written')))
@@ -89,7 +108,9 @@ export async function openMirrors(
     registry: createMirroredRegistry({ mirrors, own, copies, manifests, blobs, uses }),
     addressing: fleet.addressing,
     control: fleet,
+    ...(shared === undefined ? {} : { fetches: blobs.shared }),
     jobs: [
+      ...(shared?.jobs ?? []),
       ...mirrorJobs({ context: kept, fleet, uses, metrics, log, keepMs, spareMs }),
       {
         name: 'expire mirrored tags',
@@ -100,6 +121,29 @@ export async function openMirrors(
       },
     ],
   }
+}
+
+/** What processes share fetches by: their internal addresses, or files in a directory that they may have in common. */
+async function openSharing(
+  config: Config,
+  db: Database,
+  directory: string,
+  internalUrl: () => string | undefined,
+  opened: AsyncDisposableStack,
+): Promise<{ readonly sharing: Sharing; readonly jobs: readonly Job[] } | undefined> {
+  // The embedded index has one process.
+  if (db.driver === 'embedded') return undefined
+  const identity = await identityOf(directory)
+  const named = config.cluster.internalUrl === undefined ? identity : undefined
+  const leases = new FetchLeases(db, () => ({ address: internalUrl(), directory: named }))
+  const peers = new Peers()
+  opened.defer(() => peers.close())
+  const clean: Job = {
+    name: 'clean the spool of mirrors',
+    everyMs: MINUTE_MS,
+    run: async () => await removeLeftovers(directory, await leases.clean(identity), LEFTOVER_MS),
+  }
+  return { sharing: { leases, peers, directory: named }, jobs: [clean] }
 }
 
 function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: number, stats: MirrorStats): Mirror {

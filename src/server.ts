@@ -60,12 +60,10 @@ export async function serve(config: Config): Promise<RunningServer> {
     const context = { ...registryContext(config, db, content.stores), pulls }
     let schedule: Schedule | undefined
     const own = meteredRegistry(createRegistry(context), metrics)
-    const {
-      registry,
-      addressing,
-      control,
-      jobs: mirrorJobs,
-    } = await openMirrors(config, context, own, metrics.mirrors, log, opened)
+    let listeningAt: string | undefined
+    const internalUrl = (): string | undefined => internalUrlOf(config, listeningAt)
+    const mirroring = await openMirrors(config, context, own, internalUrl, metrics.mirrors, log, opened)
+    const { registry, addressing, control, fetches, jobs: mirrorJobs } = mirroring
     const controls = { storage: content.control, mirrors: control }
     const accessControl = await openAccessControl(config, db, controls, log, opened, work => schedule?.wake(work))
     const { access, administration } = accessControl
@@ -91,6 +89,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     const app = createApp({
       registry,
       addressing,
+      ...(fetches === undefined ? {} : { fetches }),
       ...(access === undefined ? {} : { access: accessRoutes(config, access, administration) }),
       trustedProxies: config.http.trustedProxies,
       proxyHeaders: config.http.proxyHeaders,
@@ -107,6 +106,7 @@ export async function serve(config: Config): Promise<RunningServer> {
     const server = await listen({ host, port, idleTimeoutMs, handle, onRefusal, ...(tls === undefined ? {} : { tls }) })
     opened.defer(() => server.close(shutdownTimeoutMs))
     const { url } = server
+    listeningAt = url
     log.info({ url, metricsUrl, dataDir: config.data.dir, index: db.driver, version: VERSION }, 'listening')
     return {
       url,
@@ -126,6 +126,14 @@ export async function serve(config: Config): Promise<RunningServer> {
     await opened.disposeAsync()
     throw error
   }
+}
+
+/** Where the other processes reach this one, which listens at `url`. */
+function internalUrlOf({ cluster }: Config, url: string | undefined): string | undefined {
+  if (cluster.internalUrl === undefined || url === undefined) return undefined
+  const internal = new URL(cluster.internalUrl)
+  if (internal.port === '0') internal.port = new URL(url).port
+  return internal.origin
 }
 
 /** @throws the system's error, with the path, where the directory cannot be had or written to. */

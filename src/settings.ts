@@ -3,7 +3,19 @@ import { z } from 'zod'
 import { ACCESS_SETTINGS } from './access-settings.ts'
 import { upstreams } from './mirror-settings.ts'
 import { STORAGE_SETTINGS } from './storage-settings.ts'
-import { duration, EVER, names, networks, port, type Setting, size, text, truth, whole } from './setting-values.ts'
+import {
+  duration,
+  EVER,
+  names,
+  networks,
+  origin,
+  port,
+  type Setting,
+  size,
+  text,
+  truth,
+  whole,
+} from './setting-values.ts'
 
 /** Every setting by its path. The environment's name is `BERTH_` and the path in upper snake case. */
 export const SETTINGS = {
@@ -188,7 +200,7 @@ export const SETTINGS = {
   'mirror.keep': {
     schema: duration('1h', EVER),
     initial: '30d',
-    about: 'How long copies stay that nobody asks for.',
+    about: 'How long copies stay that nobody asks for: at most, and at least half as long.',
   },
   'mirror.patience': {
     schema: duration('10ms', '30s'),
@@ -204,6 +216,24 @@ export const SETTINGS = {
     schema: size('1MiB', '1024GiB'),
     initial: '100GiB',
     about: 'Largest blob fetched from an upstream.',
+  },
+  'mirror.maxFetches': {
+    schema: whole(1, 10_000),
+    initial: 64,
+    about:
+      'Blobs that one process fetches from one upstream at a time; further ones wait in order, up to 30 s, then 503.',
+  },
+  'mirror.finishPercent': {
+    schema: whole(0, 100),
+    initial: 50,
+    about:
+      'A blob that nobody waits for any more is fetched to its end where this much of it has come, in percent; else it is let go.',
+  },
+  'cluster.internalUrl': {
+    schema: origin.transform(url => url.replace(/\/$/, '')).optional(),
+    initial: undefined,
+    about:
+      'The address under which the other processes of this registry reach this one, such as http://10.0.0.7:5000; port 0 stands for the one it listens on. [mirror.md](mirror.md) says what for.',
   },
   'collection.batch': {
     schema: whole(1, 10_000),

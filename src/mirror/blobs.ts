@@ -8,10 +8,14 @@ import type { Caller, VisibleNames } from '../registry/context.ts'
 import type { Registry } from '../registry/registry.ts'
 import { isOverQuota } from '../registry/usage.ts'
 import { AbsentMemory } from './absent-memory.ts'
-import { BlobFetch } from './blob-fetch.ts'
+import { BlobFetch, type Pace } from './blob-fetch.ts'
+import { BlobSource, type Sharing } from './blob-source.ts'
 import type { Mirror } from './mirror.ts'
 import { refusalOf } from './refusals.ts'
+import { SharedFetches } from './shared-fetches.ts'
+import { Slots } from './slots.ts'
 import { UpstreamFailure } from './upstream-failure.ts'
+import { within } from './within.ts'
 
 /** How blobs of mirrors are fetched. */
 export interface BlobMirrorOptions {
@@ -23,6 +27,11 @@ export interface BlobMirrorOptions {
   readonly goOnShare: number
   readonly patienceMs: number
   readonly retries: number
+  readonly pace: Pace
+  /** Blobs that are fetched from one upstream at a time. */
+  readonly maxFetches: number
+  /** How processes share what they fetch; absent where this one is alone. */
+  readonly sharing?: Sharing
   /** Told why a blob that was asked for did not become a copy. */
   readonly onFailure: (mirror: Mirror, digest: Digest, error: unknown) => void
 }
@@ -45,11 +54,15 @@ interface Range {
 }
 
 const FORGET_MS = 60_000
+/** An upstream that has not said for so long whether it has a blob says nothing; so long others wait for their turn. */
+const ASK_MS = 30_000
+/** In place of a storage key, of what nobody has asked to send. */
+const NOWHERE = 'nowhere' as FlightKey
 const WRITER: Caller = { mayPush: true, principal: 'mirror' }
 
 /**
  * Blobs of mirrors: distribution-spec, "Pulling blobs". From here where they are here; else from the upstream, once for
- * all who ask this process while it is under way, and stored at the same time.
+ * all who ask while it is under way, of this process or of those it shares fetches with, and stored at the same time.
  */
 export class BlobMirror {
   readonly #options: BlobMirrorOptions
@@ -57,13 +70,27 @@ export class BlobMirror {
   readonly #flights = new Map<FlightKey, Flight>()
   readonly #keys = new Map<string, FlightKey>()
   readonly #absent = new AbsentMemory()
+  readonly #slots = new WeakMap<Mirror, Slots>()
+  readonly #closing = new AbortController()
+  /** What this process fetches for all of them. */
+  readonly shared = new SharedFetches()
 
   constructor(options: BlobMirrorOptions) {
     this.#options = options
   }
 
-  /** @throws RegistryError BLOB_UNKNOWN; what {@link refusalOf} makes of the upstream's failure where it is not here. */
-  async stat(mirror: Mirror, name: RepositoryName, digest: Digest, caller: Caller): Promise<BlobInfo> {
+  /**
+   * The blob, here or under way. Whoever `looks` only wants to know whether and how large it is, which costs the upstream
+   * a HEAD and no transfer: what this answers then need not be sendable.
+   * @throws RegistryError BLOB_UNKNOWN; what {@link refusalOf} makes of the upstream's failure where it is not here.
+   */
+  async stat(
+    mirror: Mirror,
+    name: RepositoryName,
+    digest: Digest,
+    caller: Caller,
+    { looks = false }: { readonly looks?: boolean } = {},
+  ): Promise<BlobInfo> {
     const here = await this.#find(name, digest, caller)
     if (here !== undefined) return here
     const repository = mirror.upstreamName(name)
@@ -73,15 +100,16 @@ export class BlobMirror {
     const id = `${name} ${digest}`
     const absent = this.#absent.find(id)
     if (absent !== undefined) throw refusalOf(absent, 'BLOB_UNKNOWN')
-    let fetch: BlobFetch | undefined
     try {
-      fetch = await this.#shared(id, () => this.#begin(id, mirror, repository, name, digest))
+      const size = looks ? await this.#look(id, mirror, repository, digest) : undefined
+      if (size !== undefined) return { size, store: NO_STORE, key: NOWHERE }
+      const fetch = await this.#shared(id, () => this.#begin(id, mirror, repository, name, digest))
+      const key = this.#keys.get(id)
+      if (fetch !== undefined && key !== undefined) return { size: fetch.size, store: NO_STORE, key }
     } catch (error) {
       if (error instanceof UpstreamFailure && error.kind === 'absent') this.#absent.note(id, error)
       throw refusalOf(error, 'BLOB_UNKNOWN')
     }
-    const key = this.#keys.get(id)
-    if (fetch !== undefined && key !== undefined) return { size: fetch.size, store: NO_STORE, key }
     return await this.#stored(name, digest)
   }
 
@@ -108,9 +136,19 @@ export class BlobMirror {
 
   /** Ends what is under way. */
   async close(): Promise<void> {
-    const flights = [...this.#flights.values()].map(({ fetch }) => fetch)
-    for (const flight of flights) flight.stop('the registry is stopping')
-    await Promise.all(flights.map(flight => flight.ended))
+    this.#closing.abort(new Error('the registry is stopping'))
+    await Promise.allSettled(this.#beginning.values())
+    await Promise.all([...this.#flights.values()].map(({ fetch }) => fetch.ended))
+  }
+
+  /** Bytes of a blob that is not here, as the upstream says without sending it; undefined where it does not say. */
+  async #look(id: string, mirror: Mirror, repository: string, digest: Digest): Promise<number | undefined> {
+    const flight = this.#flights.get(this.#keys.get(id) ?? NOWHERE)
+    if (flight !== undefined) return flight.fetch.size
+    const { upstream, health } = mirror
+    return await health.run(() =>
+      within(upstream.host, ASK_MS, signal => upstream.blobSize(repository, digest, signal)),
+    )
   }
 
   /** Undefined: another repository of the mirror has the bytes, and the upstream says that this one has them too. */
@@ -121,20 +159,33 @@ export class BlobMirror {
     name: RepositoryName,
     digest: Digest,
   ): Promise<BlobFetch | undefined> {
-    const { spoolDirectory, maxBytes, goOnShare, patienceMs, retries, onFailure } = this.#options
+    const { copies, spoolDirectory, sharing, onFailure } = this.#options
     const { prefix } = mirror.options
     // From this mirror alone: an upstream's word must not give away what lies elsewhere.
     const visible = [[`^${prefix.replaceAll('.', String.raw`\.`)}/`]]
-    const fetch = await BlobFetch.begin({
-      upstream: mirror.upstream,
-      health: mirror.health,
+    const source = new BlobSource({
+      mirror,
       repository,
+      name,
       digest,
+      copies,
+      findStored: () => this.#find(name, digest, WRITER),
+      slots: this.#slotsOf(mirror),
+      turnMs: ASK_MS,
+      sharing,
       spoolDirectory,
-      maxBytes,
-      goOnShare,
-      patienceMs,
-      retries,
+      onHeld: held => {
+        const begun = this.#beginning.get(id)
+        if (begun !== undefined) this.shared.add(held, begun)
+      },
+    })
+    const fetch = await BlobFetch.begin({
+      ...this.#options,
+      source,
+      host: mirror.upstream.host,
+      digest,
+      isShared: sharing?.directory !== undefined,
+      closing: this.#closing.signal,
       isNeeded: async () => !(await this.#mounted(name, digest, visible)),
       store: async (body, length, signal) => await this.#store(name, digest, body, length, signal),
       onFailure: error => onFailure(mirror, digest, error),
@@ -197,6 +248,14 @@ export class BlobMirror {
     this.#beginning.set(id, beginning)
     beginning.then(fetch => (fetch === undefined ? forget() : fetch.ended.then(forget)), forget)
     return await beginning
+  }
+
+  #slotsOf(mirror: Mirror): Slots {
+    const known = this.#slots.get(mirror)
+    if (known !== undefined) return known
+    const slots = new Slots(this.#options.maxFetches)
+    this.#slots.set(mirror, slots)
+    return slots
   }
 
   async #stored(name: RepositoryName, digest: Digest): Promise<BlobInfo> {

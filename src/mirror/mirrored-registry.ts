@@ -60,12 +60,12 @@ export function createMirroredRegistry(options: MirroredRegistryOptions): Regist
     countPull: (manifest, ...rest) => {
       if (manifest.payload === undefined) own.countPull(manifest, ...rest)
     },
-    statBlob: async (name, digest, caller) => {
+    statBlob: async (name, digest, caller, ask) => {
       const mirror = mirrorOf(name)
       if (mirror === undefined) return await own.statBlob(name, digest, caller)
       // What is not allowed any more is not given either, though it is here.
       mirror.upstreamName(name)
-      const blob = await blobs.stat(mirror, name, digest, caller)
+      const blob = await blobs.stat(mirror, name, digest, caller, ask)
       owners.set(blob, mirror)
       uses.noteBlob(mirror.options.prefix, name, digest)
       return blob

@@ -23,6 +23,13 @@ export class UpstreamFailure extends Error {
   }
 }
 
+/** An upstream answered with another part of a blob than it was asked for: it has to be asked for the whole. */
+export class WrongRange extends UpstreamFailure {
+  constructor(message: string) {
+    super('refused', message)
+  }
+}
+
 const KINDS: Readonly<Record<number, FailureKind>> = {
   401: 'denied',
   403: 'denied',

@@ -6,7 +6,7 @@ import { Throttle, metered } from './throttle.ts'
 import { type Credentials, UpstreamTokens, basic, headerOf } from './tokens.ts'
 import { type Answer, type Transport, type TransportOptions, openTransport } from './transport.ts'
 import { type Trust, isSameOrigin, isTrusted } from './trust.ts'
-import { UpstreamFailure, failureOf } from './upstream-failure.ts'
+import { UpstreamFailure, WrongRange, failureOf } from './upstream-failure.ts'
 
 /** A registry to fetch from. */
 export interface UpstreamOptions extends TransportOptions {
@@ -49,6 +49,8 @@ const ACCEPT = [
   'application/vnd.docker.distribution.manifest.v2+json',
   '*/*;q=0.1',
 ].join(', ')
+/** Content that is compressed on the way has another length, and no digest anybody knows. */
+const AS_IT_IS = { 'Accept-Encoding': 'identity' }
 const MOST_REDIRECTS = 5
 
 /** A manifest as the upstream has it. */
@@ -109,11 +111,14 @@ export class Upstream {
     return { mediaType: headerOf(answer.headers['content-type']) ?? '', bytes }
   }
 
-  /** A blob from byte `start` on, where the upstream can; from 0 where it cannot. */
+  /**
+   * A blob from byte `start` on, where the upstream can; from 0 where it takes no ranges.
+   * @throws UpstreamFailure; {@link WrongRange} where it answers with another part than was asked for.
+   */
   async blob(repository: string, digest: Digest, start: number, signal: AbortSignal): Promise<UpstreamBlob> {
     const range: Record<string, string> = start === 0 ? {} : { Range: `bytes=${start}-` }
-    const answer = await this.#ask('GET', repository, `blobs/${digest}`, range, signal)
-    const { headers, statusCode } = answer
+    const answer = await this.#ask('GET', repository, `blobs/${digest}`, { ...AS_IT_IS, ...range }, signal, [416])
+    const { statusCode } = answer
     const { observer } = this.#options
     const body = metered(answer.body, {
       throttle: this.#throttle,
@@ -121,22 +126,21 @@ export class Upstream {
       onBreak: error =>
         observer?.failed(new UpstreamFailure('failed', `${this.host} broke off ${digest}: ${String(error)}`)),
     })
-    if (statusCode === 206) {
-      const [, from, size] = /^bytes (\d+)-\d+\/(\d+)$/.exec(headerOf(headers['content-range']) ?? '') ?? []
-      if (Number(from) !== start) {
-        discard(body)
-        throw new UpstreamFailure('failed', `${this.host} answered another range than was asked for`)
-      }
-      return { body, start, size: Number(size) }
+    if (statusCode === 200) return { body, start: 0, size: lengthOf(answer) }
+    const part = statusCode === 206 ? partOf(answer) : undefined
+    if (part?.start === start) return { body, ...part }
+    discard(body)
+    if (statusCode === 206 || statusCode === 416) {
+      throw new WrongRange(`${this.host} does not answer with the part of ${digest} that was asked for`)
     }
-    return { body, start: 0, size: lengthOf(answer) }
+    throw new UpstreamFailure('failed', `${this.host} answered ${statusCode} for a blob`)
   }
 
-  /** Bytes of a blob, where the upstream says in a HEAD. */
+  /** Bytes of a blob, where the upstream says in a HEAD; undefined where it does not say, or knows no HEAD. */
   async blobSize(repository: string, digest: Digest, signal: AbortSignal): Promise<number | undefined> {
-    const answer = await this.#ask('HEAD', repository, `blobs/${digest}`, {}, signal)
+    const answer = await this.#ask('HEAD', repository, `blobs/${digest}`, AS_IT_IS, signal, [405, 501])
     await answer.body.dump()
-    return lengthOf(answer)
+    return answer.statusCode === 200 ? lengthOf(answer) : undefined
   }
 
   /** A JSON document of the repository (`tags/list`, `referrers/…`), and the query of the page after it. */
@@ -324,4 +328,15 @@ function amountOf(value: string | string[] | undefined): number | undefined {
 function lengthOf({ headers }: Answer): number | undefined {
   const text = headerOf(headers['content-length'])
   return text === undefined || !/^\d+$/.test(text) ? undefined : Number(text)
+}
+
+/** What a 206 says that it holds (RFC 9110 section 14.4); undefined where it makes no sense. */
+function partOf(answer: Answer): { readonly start: number; readonly size: number | undefined } | undefined {
+  const said = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headerOf(answer.headers['content-range']) ?? '')
+  if (said === null) return undefined
+  const [start, end] = [Number(said[1]), Number(said[2])]
+  const size = said[3] === '*' ? undefined : Number(said[3])
+  const length = lengthOf(answer)
+  if (end < start || (size !== undefined && end >= size)) return undefined
+  return length === undefined || length === end - start + 1 ? { start, size } : undefined
 }

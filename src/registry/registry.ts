@@ -18,7 +18,13 @@ type Bound<F> = F extends (context: RegistryContext, ...args: infer A) => infer 
 
 /** The use cases, one method each; what every method means stands with the function it calls. */
 export interface Registry {
-  statBlob(name: RepositoryName, digest: Digest, caller: Caller): Promise<blobs.BlobInfo>
+  /** Whoever `looks` does not want the bytes: a mirror need not fetch them. */
+  statBlob(
+    name: RepositoryName,
+    digest: Digest,
+    caller: Caller,
+    ask?: { readonly looks: boolean },
+  ): Promise<blobs.BlobInfo>
   sendBlob(blob: blobs.BlobInfo, range: ByteRange | undefined, to: Writable, signal: AbortSignal): Promise<void>
   redirectBlob(blob: blobs.BlobInfo, contentType: string): Promise<URL | undefined>
   mountBlob(
@@ -63,7 +69,7 @@ export function createRegistry(context: RegistryContext): Registry {
   const blobLookUp = blobs.openBlobLookUp(context)
   const uploads = new Uploads(context, blobLookUp)
   return {
-    statBlob: (...args) => blobs.statBlob(context, blobLookUp, ...args),
+    statBlob: (name, digest, caller) => blobs.statBlob(context, blobLookUp, name, digest, caller),
     sendBlob: (...args) => blobs.sendBlob(context, ...args),
     redirectBlob: (...args) => blobs.redirectBlob(context, ...args),
     mountBlob: (...args) => blobs.mountBlob(context, ...args),

@@ -16,7 +16,9 @@ const CONTENT_TYPE = 'application/octet-stream'
 export function blobRoutes(router: Router, registry: Registry, gate: Gate): void {
   router.get('/v2/*name/blobs/:digest', gate.repository('pull'), async ctx => {
     const digest = parseDigest(paramOf(ctx, 'digest'))
-    const blob = await registry.statBlob(nameOf(ctx), digest, callerOf(ctx))
+    const isKnown = noneMatches(ctx.get('If-None-Match'), digest)
+    const looks = isKnown || ctx.method === 'HEAD'
+    const blob = await registry.statBlob(nameOf(ctx), digest, callerOf(ctx), { looks })
     ctx.status = 200
     ctx.set({
       'Content-Type': CONTENT_TYPE,
@@ -26,7 +28,7 @@ export function blobRoutes(router: Router, registry: Registry, gate: Gate): void
       ETag: `"${digest}"`,
       'Cache-Control': 'private, max-age=31536000, immutable',
     })
-    if (noneMatches(ctx.get('If-None-Match'), digest)) {
+    if (isKnown) {
       ctx.remove('Content-Length')
       ctx.remove('Content-Type')
       empty(ctx, 304)
