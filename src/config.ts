@@ -4,6 +4,7 @@ import { checkIssuers, checkReadable, checkTogether, storesOf } from './config-c
 import { type ConfigFault, type Environment, PATHS, readEnvironment, readFile } from './config-sources.ts'
 import { type MirrorConfig, mirrorsOf } from './mirror-config.ts'
 import { SETTINGS, type SettingPath } from './settings.ts'
+import { type SyncConfig, syncsOf } from './sync-config.ts'
 
 type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
 
@@ -78,6 +79,7 @@ export interface Config {
     readonly patienceMs: number
     readonly blobMaxBytes: number
   }
+  readonly syncs: readonly SyncConfig[]
   readonly collection: {
     readonly batch: number
     readonly pauseMs: number
@@ -151,6 +153,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
   const issuers = issuersOf(get, cwd)
   checkIssuers(issuers, get('auth.service'), faults)
   const mirrors = mirrorsOf(get('mirror.upstreams') ?? {}, env, cwd, faults)
+  const syncs = syncsOf(get('sync.jobs') ?? {}, env, cwd, faults)
   if (faults.length > 0) throw new ConfigError(faults)
   return {
     http: {
@@ -211,6 +214,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       patienceMs: get('mirror.patience'),
       blobMaxBytes: get('mirror.blobMaxBytes'),
     },
+    syncs,
     collection: {
       batch: get('collection.batch'),
       pauseMs: get('collection.pause'),

@@ -10,6 +10,7 @@ import { BlobMirror } from './mirror/blobs.ts'
 import { ManifestMirror } from './mirror/manifests.ts'
 import { Mirror } from './mirror/mirror.ts'
 import { createMirroredRegistry } from './mirror/mirrored-registry.ts'
+import type { UpstreamOptions } from './mirror/upstream.ts'
 import { parseName } from './oci/name.ts'
 import type { RegistryContext } from './registry/context.ts'
 import { MirroredTags } from './registry/mirrored-tags.ts'
@@ -89,16 +90,7 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     patterns.some(pattern => matchesPattern(pattern, repository))
   return new Mirror({
     prefix: parseName(config.prefix),
-    upstream: {
-      url: new URL(config.url),
-      credentials: config.credentials,
-      trustedHosts: config.trustedHosts,
-      contentHosts: config.contentHosts,
-      documentMaxBytes,
-      allowPrivate: config.allowPrivate,
-      ...(config.ca === undefined ? {} : { ca: [config.ca] }),
-      ...(config.proxy === undefined ? {} : { proxy: config.proxy }),
-    },
+    upstream: upstreamOptions(config, documentMaxBytes),
     defaultNamespace: config.defaultNamespace,
     allows: repository => matches(allow, repository) && !matches(deny, repository),
     tagLives: config.tagLives,
@@ -107,4 +99,18 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     keepsDeleted: config.keepsDeleted,
     patienceMs,
   })
+}
+
+/** How another registry is reached, as its settings say. */
+export function upstreamOptions(config: MirrorConfig, documentMaxBytes: number): UpstreamOptions {
+  return {
+    url: new URL(config.url),
+    credentials: config.credentials,
+    trustedHosts: config.trustedHosts,
+    contentHosts: config.contentHosts,
+    documentMaxBytes,
+    allowPrivate: config.allowPrivate,
+    ...(config.ca === undefined ? {} : { ca: [config.ca] }),
+    ...(config.proxy === undefined ? {} : { proxy: config.proxy }),
+  }
 }

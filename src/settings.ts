@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { ACCESS_SETTINGS } from './access-settings.ts'
 import { upstreams } from './mirror-settings.ts'
 import { STORAGE_SETTINGS } from './storage-settings.ts'
+import { syncs } from './sync-settings.ts'
 import { duration, EVER, names, networks, port, type Setting, size, text, truth, whole } from './setting-values.ts'
 
 /** Every setting by its path. The environment's name is `BERTH_` and the path in upper snake case. */
@@ -199,6 +200,11 @@ export const SETTINGS = {
     schema: size('1MiB', '1024GiB'),
     initial: '100GiB',
     about: 'Largest blob fetched from an upstream.',
+  },
+  'sync.jobs': {
+    schema: syncs.optional(),
+    initial: undefined,
+    about: 'Syncs with other registries, by name; [sync.md](sync.md) has their settings. From the environment as JSON.',
   },
   'collection.batch': {
     schema: whole(1, 10_000),
