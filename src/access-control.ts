@@ -43,6 +43,9 @@ export async function openAccessControl(
     db,
     storage,
     isOpen: access === undefined,
+    syncs: config.syncs.map(({ name, direction, remote, repositories, schedule = null, timeZone }) => {
+      return { name, direction, url: remote.url, repositories, schedule, timeZone }
+    }),
     keyLifetimes: keyLifetimes(config),
     confirmPassword: access?.confirmPassword ?? nobodyLogsIn,
     onPrincipalChanged: id => access?.states.forget(id),

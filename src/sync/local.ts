@@ -1,4 +1,4 @@
-import { PassThrough } from 'node:stream'
+import { Transform } from 'node:stream'
 import type { Digest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { parseName, parseReference, parseTag } from '../oci/name.ts'
@@ -54,7 +54,11 @@ export class LocalSource implements Source {
   async blob(repository: string, digest: Digest, start: number): Promise<BlobPart> {
     const { registry, signal } = this.#context
     const blob = await registry.statBlob(parseName(repository), digest, this.#caller)
-    const body = new PassThrough({ highWaterMark: 2 ** 20 })
+    // A store fills its buffers anew once they are written, which for who reads from here is too early.
+    const body = new Transform({
+      highWaterMark: 2 ** 20,
+      transform: (chunk: Buffer, _encoding, taken) => taken(null, Buffer.from(chunk)),
+    })
     if (start >= blob.size) body.end()
     else {
       registry.sendBlob(blob, { start, end: blob.size - 1 }, body, signal).then(

@@ -36,6 +36,7 @@ export async function pushBlob(
   const { patience } = remote
   let session: Session | undefined
   let size = 0
+  let isResumed = false
   let failures = 0
   for (let starts = 0; ;) {
     const before = session?.offset ?? 0
@@ -58,9 +59,12 @@ export async function pushBlob(
       if (!(error instanceof UpstreamFailure)) throw error
       // 404 and 416 are what a session answers that is gone, or is elsewhere than we think.
       const isPassing = error.kind === 'failed' || error.kind === 'limited' || isOfSession(error)
-      if (!isPassing || session === undefined) throw error
+      // What was written before and after a break need not fit together, whatever the session said.
+      const isSpoilt: boolean = isResumed && error.kind === 'refused' && !isPassing
+      if (session === undefined || !(isPassing || isSpoilt)) throw error
       const lost: Session = session
-      session = await statusOf(remote, blob, lost).catch(() => undefined)
+      session = isSpoilt ? undefined : await statusOf(remote, blob, lost).catch(() => undefined)
+      isResumed = session !== undefined
       remote.signal.throwIfAborted()
       failures = (session?.offset ?? 0) > before ? 0 : failures + 1
       if (failures > patience.retries || (session === undefined && starts >= STARTS)) throw error
@@ -94,8 +98,9 @@ async function send(
   onBytes: (count: number) => void,
 ): Promise<Session> {
   const failed = Promise.withResolvers<never>()
-  const body = Readable.from(counted(part.body, onBytes, failed.reject), { objectMode: false, highWaterMark: 2 ** 20 })
+  const body = Readable.from(counted(part.body, onBytes), { objectMode: false, highWaterMark: 2 ** 20 })
   failed.promise.catch(() => undefined)
+  part.body.once('error', failed.reject)
   try {
     const sent = upstream.change('PATCH', repository, at, {
       headers: {
@@ -118,20 +123,11 @@ async function send(
   }
 }
 
-async function* counted(
-  body: Readable,
-  onBytes: (count: number) => void,
-  onFailure: (error: unknown) => void,
-): AsyncGenerator<Buffer, void> {
-  try {
-    for await (const chunk of body) {
-      const bytes = chunk as Buffer
-      yield bytes
-      onBytes(bytes.byteLength)
-    }
-  } catch (error) {
-    onFailure(error)
-    throw error
+async function* counted(body: Readable, onBytes: (count: number) => void): AsyncGenerator<Buffer, void> {
+  for await (const chunk of body) {
+    const bytes = chunk as Buffer
+    yield bytes
+    onBytes(bytes.byteLength)
   }
 }
 

@@ -57,6 +57,7 @@ export async function startAccessApp(options: { readonly allowPrivateIssuers?: b
           ownership: async () => 'ours',
           adopt: async () => undefined,
         },
+        syncs: [],
         keyLifetimes: KEY_LIFETIMES,
         confirmPassword: access.confirmPassword,
         onPrincipalChanged: id => access.states.forget(id),

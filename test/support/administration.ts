@@ -25,5 +25,6 @@ export function withAdministration(db: Database): Administration {
     onKeysChanged: () => undefined,
     onWorkRequested: () => undefined,
     storage: NO_STORES,
+    syncs: [],
   })
 }

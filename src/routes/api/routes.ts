@@ -17,6 +17,7 @@ import { machineEndpoints } from './machines.ts'
 import { openApiDocument } from './openapi.ts'
 import { retentionEndpoints } from './retention.ts'
 import { storageEndpoints } from './storage.ts'
+import { syncEndpoints } from './syncs.ts'
 import { tagRuleEndpoints } from './tag-rules.ts'
 import { usageEndpoints } from './usage.ts'
 
@@ -31,6 +32,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...storageEndpoints(admin),
     ...retentionEndpoints(admin),
     ...collectionEndpoints(admin),
+    ...syncEndpoints(admin),
     ...usageEndpoints(admin),
   ]
 }

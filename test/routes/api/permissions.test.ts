@@ -37,6 +37,12 @@ const policy = (pattern: string): object => ({ pattern, rules: [{ keep: 'newest'
 
 // What succeeds changes nothing that another row looks at: names that do not exist, or one for each actor.
 const ROWS: readonly Row[] = [
+  { endpoint: 'get /syncs', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'post /syncs/:name/runs', body: () => ({}), statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'delete /syncs/:name/run', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'get /sync-runs', statuses: REGISTRY_ONLY(200) },
+  { endpoint: 'get /sync-runs/:id', statuses: REGISTRY_ONLY(404) },
+  { endpoint: 'get /sync-runs/:id/items', statuses: REGISTRY_ONLY(404) },
   { endpoint: 'get /storage', statuses: REGISTRY_ONLY(200) },
   { endpoint: 'post /storage/adoption', statuses: REGISTRY_ONLY(204) },
   { endpoint: 'get /storage/copy/plan', path: '/storage/copy/plan?to=filesystem', statuses: REGISTRY_ONLY(200) },
