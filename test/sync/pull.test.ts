@@ -38,6 +38,7 @@ void suite('pulling from another registry by a sync: distribution-spec, "Pull"',
         broken: { ...common, repositories: ['broken'], addPrefix: 'copy' },
         limited: { ...common, repositories: ['limited'], addPrefix: 'copy' },
         moving: { ...common, repositories: ['moving'], addPrefix: 'copy' },
+        paged: { ...common, repositories: ['paged'], addPrefix: 'copy', referrers: false },
         partly: { ...common, repositories: ['partly/good', 'partly/none'], addPrefix: 'copy' },
         pinned: { ...common, repositories: ['pinned'], addPrefix: 'copy' },
         dry: { ...common, repositories: ['dry'], addPrefix: 'copy' },
@@ -110,7 +111,7 @@ void suite('pulling from another registry by a sync: distribution-spec, "Pull"',
     assert.match(history.stdout, /sync:plain/, history.stderr)
   })
 
-  test('repositories are found by patterns in the catalog, page by page, and renamed', async () => {
+  test('repositories are found by patterns in the catalog, and renamed', async () => {
     for (const name of ['globs/a', 'globs/deep/b', 'elsewhere/c']) await pushLayered(name, 'v1', randomBytes(10))
     const { items } = await runSync(server, 'globs')
     assert.deepEqual(
@@ -128,6 +129,18 @@ void suite('pulling from another registry by a sync: distribution-spec, "Pull"',
     }
     await runSync(server, 'releases')
     assert.deepEqual(await tagsHere('copy/releases'), ['1.2.0', 'v1.10.0'])
+  })
+
+  test('a list of tags is read page by page along its Links (distribution-spec, "Listing Tags")', async () => {
+    for (const tag of ['a', 'b', 'c', 'd']) await pushLayered('paged', tag, randomBytes(10))
+    const Link = '</v2/paged/tags/list?last=a&n=1>; rel="next"'
+    proxy.whim = ({ path }) =>
+      path.startsWith('/v2/paged/tags/list?n=')
+        ? { status: 200, headers: { Link }, body: JSON.stringify({ name: 'paged', tags: ['a'] }) }
+        : undefined
+    const { run } = await runSync(server, 'paged')
+    assert.equal(run.copied, 4)
+    assert.equal(gets('/paged/tags/list?last=').length, 3)
   })
 
   test('the newest by when they were built are found by their configs (image-spec, "created")', async () => {

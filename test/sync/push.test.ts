@@ -37,6 +37,14 @@ void suite('pushing to another registry by a sync: distribution-spec, "Push"', (
         edge: { ...common, ...login },
         old: { ...common, ...basicLogin },
         wrong: { ...common, ...login, password: 'another password', repositories: ['team/app'] },
+        fetched: {
+          ...login,
+          direction: 'pull',
+          allowPrivate: true,
+          repositories: ['edge/team/ap*'],
+          stripPrefix: 'edge',
+          addPrefix: 'fetched',
+        },
         back: {
           direction: 'pull',
           allowPrivate: true,
@@ -80,7 +88,7 @@ void suite('pushing to another registry by a sync: distribution-spec, "Push"', (
     return await here.pushManifest(name, tag, imageOf({ layers, ...more }))
   }
 
-  test('an index with its images and what is about them goes to a registry with token logins', async () => {
+  test('an index with its images and what is about them goes to a registry with token logins, and comes back by its catalog', async () => {
     const layer = randomBytes(MiB)
     const child = await pushLayered('team/app', '', layer)
     const index = await here.pushIndex('team/app', 'v1', [child])
@@ -93,6 +101,11 @@ void suite('pushing to another registry by a sync: distribution-spec, "Push"', (
     assert.equal((await atEdge('edge/team/app', `manifests/${sbom}`)).status, 200)
     const blob = await atEdge('edge/team/app', `blobs/${digestOf(layer)}`)
     assert.ok(Buffer.from(await blob.arrayBuffer()).equals(layer))
+    const fetched = await runSync(server, 'fetched')
+    assert.equal(fetched.run.copied, 1, JSON.stringify(fetched))
+    for (const reference of ['v1', child, sbom]) {
+      assert.equal((await here.ask(`/v2/fetched/team/app/manifests/${reference}`)).status, 200)
+    }
     toEdge.seen.splice(0)
     assert.equal((await runSync(server, 'edge')).run.upToDate, 1)
     assert.deepEqual(
