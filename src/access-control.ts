@@ -42,6 +42,9 @@ export async function openAccessControl(
     db,
     ...control,
     isOpen: access === undefined,
+    syncs: config.syncs.map(({ name, direction, remote, repositories, schedule = null, timeZone }) => {
+      return { name, direction, url: remote.url, repositories, schedule, timeZone }
+    }),
     keyLifetimes: keyLifetimes(config),
     confirmPassword: access?.confirmPassword ?? nobodyLogsIn,
     onPrincipalChanged: id => access?.states.forget(id),

@@ -4,6 +4,7 @@ import { checkIssuers, checkReadable, checkTogether, storesOf } from './config-c
 import { type ConfigFault, type Environment, PATHS, readEnvironment, readFile } from './config-sources.ts'
 import { type MirrorConfig, type MirrorMaker, mirrorMaker, mirrorsOf, proxiesOf } from './mirror-config.ts'
 import { SETTINGS, type SettingPath } from './settings.ts'
+import { type SyncConfig, syncsOf } from './sync-config.ts'
 
 type ValueOf<P extends SettingPath> = z.output<(typeof SETTINGS)[P]['schema']>
 
@@ -86,6 +87,7 @@ export interface Config {
   }
   /** Without a path; port 0 stands for the one that is listened on. */
   readonly cluster: { readonly internalUrl: string | undefined }
+  readonly syncs: readonly SyncConfig[]
   readonly collection: {
     readonly batch: number
     readonly pauseMs: number
@@ -159,6 +161,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
   const issuers = issuersOf(get, cwd)
   checkIssuers(issuers, get('auth.service'), faults)
   const mirrors = mirrorsOf(get('mirror.upstreams') ?? {}, env, cwd, faults)
+  const syncs = syncsOf(get('sync.jobs') ?? {}, env, cwd, faults)
   if (faults.length > 0) throw new ConfigError(faults)
   return {
     http: {
@@ -224,6 +227,7 @@ export function loadConfig(env: Environment, cwd: string): Config {
       finishShare: get('mirror.finishPercent') / 100,
     },
     cluster: { internalUrl: get('cluster.internalUrl') },
+    syncs,
     collection: {
       batch: get('collection.batch'),
       pauseMs: get('collection.pause'),

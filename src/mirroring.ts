@@ -21,6 +21,7 @@ import { identityOf } from './mirror/shared-directory.ts'
 import type { SharedFetches } from './mirror/shared-fetches.ts'
 import { removeLeftovers } from './mirror/spool.ts'
 import type { MirrorStats } from './mirror/stats.ts'
+import type { UpstreamOptions } from './mirror/upstream.ts'
 import { parseName } from './oci/name.ts'
 import type { RegistryContext } from './registry/context.ts'
 import { FetchLeases } from './registry/fetch-leases.ts'
@@ -152,17 +153,7 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     patterns.some(pattern => matchesPattern(pattern, repository))
   return new Mirror({
     prefix: parseName(config.prefix),
-    upstream: {
-      url: new URL(config.url),
-      credentials: config.credentials,
-      trustedHosts: config.trustedHosts,
-      contentHosts: config.contentHosts,
-      documentMaxBytes,
-      allowPrivate: config.allowPrivate,
-      bytesPerSecond: config.bytesPerSecond,
-      ...(config.ca === undefined ? {} : { ca: [config.ca] }),
-      proxies: config.proxies,
-    },
+    upstream: upstreamOptions(config, documentMaxBytes),
     defaultNamespace: config.defaultNamespace,
     allows: repository => matches(allow, repository) && !matches(deny, repository),
     tagLives: config.tagLives,
@@ -172,4 +163,19 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     patienceMs,
     stats,
   })
+}
+
+/** How another registry is reached, as its settings say. */
+export function upstreamOptions(config: MirrorConfig, documentMaxBytes: number): UpstreamOptions {
+  return {
+    url: new URL(config.url),
+    credentials: config.credentials,
+    trustedHosts: config.trustedHosts,
+    contentHosts: config.contentHosts,
+    documentMaxBytes,
+    allowPrivate: config.allowPrivate,
+    bytesPerSecond: config.bytesPerSecond,
+    ...(config.ca === undefined ? {} : { ca: [config.ca] }),
+    proxies: config.proxies,
+  }
 }

@@ -15,6 +15,7 @@ import type { Database } from './metadata/database.ts'
 import { openEmbedded } from './metadata/embedded.ts'
 import { migrate } from './metadata/migrate.ts'
 import { openPostgres, refuseOldServer } from './metadata/postgres.ts'
+import { releaseAllSyncRuns } from './metadata/sync-runs.ts'
 import { releaseAllUploads } from './metadata/uploads.ts'
 import { meteredDatabase } from './metrics/metered-database.ts'
 import { meteredRegistry } from './metrics/metered-registry.ts'
@@ -27,6 +28,7 @@ import { createRegistry } from './registry/registry.ts'
 import { openMirrors } from './mirroring.ts'
 import { forgetRuns, retain } from './retention/retention.ts'
 import type { Stores } from './storage/stores.ts'
+import { syncJobs } from './syncing.ts'
 import type { TlsObserver } from './tls.ts'
 import { upkeepJobs } from './upkeep.ts'
 import { usageJobs } from './usage-jobs.ts'
@@ -74,6 +76,7 @@ export async function serve(config: Config): Promise<RunningServer> {
       ...usageJobs(config, db, log, metrics),
       ...accessControl.jobs,
       ...mirrorJobs,
+      ...syncJobs({ config, db, own, registry, log }),
     ]
     schedule = startJobs(allJobs, (job, err) => log.warn({ job, err }, 'job failed'))
     opened.defer(() => schedule?.stop())
@@ -152,7 +155,12 @@ async function openIndex(config: Config, log: Log, opened: AsyncDisposableStack)
   if (db.driver === 'postgres') await refuseOldServer(db)
   const { applied } = await migrate(db)
   if (applied.length > 0) log.info({ applied }, 'index migrated')
-  if (db.driver === 'embedded') await db.transaction(releaseAllUploads)
+  if (db.driver === 'embedded') {
+    await db.transaction(async tx => {
+      await releaseAllUploads(tx)
+      await releaseAllSyncRuns(tx)
+    })
+  }
   return db
 }
 

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { ACCESS_SETTINGS } from './access-settings.ts'
 import { upstreams } from './mirror-settings.ts'
 import { STORAGE_SETTINGS } from './storage-settings.ts'
+import { syncs } from './sync-settings.ts'
 import {
   duration,
   EVER,
@@ -234,6 +235,11 @@ export const SETTINGS = {
     initial: undefined,
     about:
       'The address under which the other processes of this registry reach this one, such as http://10.0.0.7:5000; port 0 stands for the one it listens on. [mirror.md](mirror.md) says what for.',
+  },
+  'sync.jobs': {
+    schema: syncs.optional(),
+    initial: undefined,
+    about: 'Syncs with other registries, by name; [sync.md](sync.md) has their settings. From the environment as JSON.',
   },
   'collection.batch': {
     schema: whole(1, 10_000),

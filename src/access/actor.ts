@@ -70,6 +70,19 @@ export interface MirrorControl {
   test(prefix: string, repository: string | undefined): Promise<readonly MirrorTestStep[] | undefined>
 }
 
+/** A sync as it is set: see `syncs.ts`. */
+export interface SyncSetting {
+  readonly name: string
+  readonly direction: 'pull' | 'push'
+  /** Of the other registry; credentials are no part of it. */
+  readonly url: string
+  /** Names and patterns at the source. */
+  readonly repositories: readonly string[]
+  /** Five fields of cron; null: it runs when somebody says so. */
+  readonly schedule: string | null
+  readonly timeZone: string
+}
+
 /** What the use cases of administration work with. */
 export interface AdministrationContext {
   readonly db: Database
@@ -92,6 +105,8 @@ export interface AdministrationContext {
   readonly mirrors: MirrorControl
   /** Told of work that was asked for, so that this process begins it at once. */
   readonly onWorkRequested: (work: RequestedWork) => void
+  /** The syncs of the settings. */
+  readonly syncs: readonly SyncSetting[]
   /** How signing keys live; in milliseconds. */
   readonly keyLifetimes: { readonly rotationMs: number; readonly longestTokenMs: number }
 }

@@ -13,6 +13,7 @@ import * as policies from './retention-policies.ts'
 import * as runs from './retention-runs.ts'
 import * as robots from './robots.ts'
 import * as storage from './storage-admin.ts'
+import * as syncs from './syncs.ts'
 import * as tagRules from './tag-rule-admin.ts'
 import * as tokens from './tokens.ts'
 import * as trust from './trust-admin.ts'
@@ -78,6 +79,12 @@ const USE_CASES = {
   startVerification: collection.startVerification,
   verificationStatus: collection.verificationStatus,
   listDamaged: collection.listDamaged,
+  listSyncs: syncs.listSyncs,
+  startSync: syncs.startSync,
+  stopSync: syncs.stopSync,
+  listSyncRuns: syncs.listSyncRuns,
+  getSyncRun: syncs.getSyncRun,
+  listSyncItems: syncs.listSyncItems,
   listUsage: usage.listUsage,
   totalUsage: usage.totalUsage,
   setQuota: quotas.setQuota,

@@ -1,3 +1,4 @@
+import { nextRun, scheduleFault } from '../jobs/cron.ts'
 import {
   type NewPolicy,
   type PolicyRow,
@@ -10,7 +11,6 @@ import {
 import { RegistryError } from '../oci/errors.ts'
 import { tagPatternFault } from '../oci/tag-pattern.ts'
 import type { KeepRule } from '../retention/rules.ts'
-import { nextRun, scheduleFault } from '../retention/schedule.ts'
 import { type Actor, type AdministrationContext, administeredBy, record, requireAdmin } from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { checkName, found } from './names.ts'

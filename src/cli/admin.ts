@@ -10,6 +10,7 @@ import { robotVerbs, tokenVerbs, trustVerbs } from './commands/machines.ts'
 import { mirrorVerbs } from './commands/mirrors.ts'
 import { pullsVerbs, retentionVerbs } from './commands/retention.ts'
 import { storageVerbs } from './commands/storage.ts'
+import { syncVerbs } from './commands/sync.ts'
 import { gcVerbs, verifyVerbs } from './commands/upkeep.ts'
 import { quotaVerbs, usageVerbs } from './commands/usage.ts'
 import { table } from './output.ts'
@@ -34,6 +35,7 @@ const COMMANDS: Readonly<Record<string, Verbs>> = {
   storage: storageVerbs,
   retention: retentionVerbs,
   pulls: pullsVerbs,
+  sync: syncVerbs,
   gc: gcVerbs,
   verify: verifyVerbs,
   usage: usageVerbs,

@@ -24,7 +24,7 @@ interface Held {
   readonly until: number
 }
 
-/** Tokens of one upstream by repository; those who need one together share one request. */
+/** Tokens of one upstream by scope; those who need one together share one request. */
 export class UpstreamTokens {
   readonly #transport: Transport
   readonly #trust: Trust
@@ -38,31 +38,29 @@ export class UpstreamTokens {
     this.#credentials = credentials
   }
 
-  /** The token for pulling from a repository, where one is held that still lives. */
-  held(repository: string): string | undefined {
-    const held = this.#held.get(repository)
+  /** The token for a scope, where one is held that still lives. */
+  held(scope: string): string | undefined {
+    const held = this.#held.get(scope)
     return held !== undefined && held.until > Date.now() ? held.token : undefined
   }
 
   /** Forgets a token that was refused, unless it was replaced meanwhile. */
-  drop(repository: string, token: string): void {
-    if (this.#held.get(repository)?.token === token) this.#held.delete(repository)
+  drop(scope: string, token: string): void {
+    if (this.#held.get(scope)?.token === token) this.#held.delete(scope)
   }
 
   /**
-   * Asks for a token as a challenge says: distribution-spec, "Token authentication"; of no repository, where that is empty,
-   * for one that only says who we are. Our credentials go along, so the realm
-   * must be one that the upstream may send us to.
+   * Asks for a token as a challenge says: distribution-spec, "Token authentication"; where the scope is empty, for one that
+   * only says who we are. Our credentials go along, so the realm must be one that the upstream may send us to.
    * @throws UpstreamFailure `refused` where it is not; what the token service answers otherwise.
    */
-  async ask(repository: string, offer: Offer): Promise<string> {
-    const asking =
-      this.#asking.get(repository) ?? this.#fetch(repository, offer).finally(() => this.#asking.delete(repository))
-    this.#asking.set(repository, asking)
+  async ask(scope: string, offer: Offer): Promise<string> {
+    const asking = this.#asking.get(scope) ?? this.#fetch(scope, offer).finally(() => this.#asking.delete(scope))
+    this.#asking.set(scope, asking)
     return await asking
   }
 
-  async #fetch(repository: string, { parameters }: Offer): Promise<string> {
+  async #fetch(scope: string, { parameters }: Offer): Promise<string> {
     const realm = URL.parse(parameters.get('realm') ?? '')
     if (realm === null || !isTrusted(this.#trust, realm, 'token')) {
       const named = (parameters.get('realm') ?? 'nothing').slice(0, 200)
@@ -72,7 +70,7 @@ export class UpstreamTokens {
     const service = parameters.get('service')
     if (service !== undefined) url.searchParams.set('service', service)
     // What we ask for, not what the challenge says: nobody widens what our credentials are used for.
-    if (repository !== '') url.searchParams.set('scope', `repository:${repository}:pull`)
+    if (scope !== '') url.searchParams.set('scope', scope)
     const headers: Record<string, string> = { Accept: 'application/json' }
     if (this.#credentials !== undefined) headers['Authorization'] = basic(this.#credentials)
     // By a time of its own: those who share it come and go.
@@ -83,7 +81,7 @@ export class UpstreamTokens {
     const failure = failureOf(url.host, answer.statusCode, headerOf(answer.headers['retry-after']))
     if (failure !== undefined) throw failure
     const held = heldBy(body, url.host)
-    this.#held.set(repository, held)
+    this.#held.set(scope, held)
     for (const [name, { until }] of this.#held) {
       if (until <= Date.now() || this.#held.size > MOST_TOKENS) this.#held.delete(name)
     }

@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import { Agent, type Dispatcher, ProxyAgent, request } from 'undici'
 import { isPrivateHost, publicLookup } from '../public-address.ts'
 import { type Proxies, proxyFor } from './proxies.ts'
@@ -25,14 +26,18 @@ export type Answer = Dispatcher.ResponseData
 /** Sends single requests; follows nothing. Only what {@link TransportOptions.allowPrivate} lets through. */
 export interface Transport {
   /** @throws UpstreamFailure `failed` where there is no answer, `refused` where the address is not public; the signal's reason. */
-  send(method: 'GET' | 'HEAD' | 'POST', url: URL, ask: Ask): Promise<Answer>
+  send(method: Method, url: URL, ask: Ask): Promise<Answer>
   close(): Promise<void>
 }
+
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 
 /** What goes with a request. */
 export interface Ask {
   readonly headers: Readonly<Record<string, string>>
-  readonly body?: string
+  readonly body?: string | Uint8Array | Readable | undefined
+  /** How long the answer may take once all is sent, in milliseconds, where that is longer than usual. */
+  readonly answerMs?: number | undefined
   readonly signal: AbortSignal
 }
 
@@ -64,6 +69,7 @@ export function openTransport({ allowPrivate, ca, proxies = { without: [] } }: T
           method,
           headers: { 'User-Agent': 'berth', ...ask.headers },
           ...(ask.body === undefined ? {} : { body: ask.body }),
+          ...(ask.answerMs === undefined ? {} : { headersTimeout: ask.answerMs }),
           signal: ask.signal,
         })
       } catch (error) {

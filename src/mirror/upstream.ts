@@ -1,10 +1,17 @@
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { type Digest, tryParseDigest } from '../oci/digest.ts'
 import { discard, readBytes } from './bodies.ts'
 import { parseChallenges } from './challenge.ts'
 import { Throttle, metered } from './throttle.ts'
 import { type Credentials, UpstreamTokens, basic, headerOf } from './tokens.ts'
-import { type Answer, type Transport, type TransportOptions, openTransport } from './transport.ts'
+import {
+  type Answer,
+  type Ask,
+  type Method,
+  type Transport,
+  type TransportOptions,
+  openTransport,
+} from './transport.ts'
 import { type Trust, isSameOrigin, isTrusted } from './trust.ts'
 import { UpstreamFailure, WrongRange, failureOf } from './upstream-failure.ts'
 
@@ -18,6 +25,8 @@ export interface UpstreamOptions extends TransportOptions {
   readonly contentHosts: readonly string[]
   /** Bytes of a manifest or list at most. */
   readonly documentMaxBytes: number
+  /** Whether tokens are asked for that may push as well. */
+  readonly pushes?: boolean
   /** Bytes a second that blobs take together at most; without it as many as come. */
   readonly bytesPerSecond?: number | undefined
   /** Told what goes to and fro. */
@@ -86,6 +95,8 @@ export class Upstream {
   readonly #transport: Transport
   readonly #tokens: UpstreamTokens
   readonly #throttle: Throttle | undefined
+  /** Whether it is known to take our credentials as they are, so that a body need not be sent twice. */
+  #takesBasic = false
 
   constructor(options: UpstreamOptions) {
     this.host = options.url.host
@@ -143,9 +154,12 @@ export class Upstream {
     return answer.statusCode === 200 ? lengthOf(answer) : undefined
   }
 
-  /** A JSON document of the repository (`tags/list`, `referrers/…`), and the query of the page after it. */
+  /**
+   * A JSON document of the repository (`tags/list`, `referrers/…`), or without one of the registry (`_catalog`), and the
+   * query of the page after it.
+   */
   async document(
-    repository: string,
+    repository: string | undefined,
     path: string,
     query: URLSearchParams,
     signal: AbortSignal,
@@ -184,7 +198,7 @@ export class Upstream {
     const url = new URL(`${this.#base}/v2/`)
     let challenged: Answer | undefined
     const isThere = await step('reach', async () => {
-      const answer = await this.#send('GET', url, {}, undefined, signal)
+      const answer = await this.#send('GET', url, { headers: {}, signal }, undefined)
       await answer.body.dump()
       if (answer.statusCode === 401) challenged = answer
       const failure = challenged === undefined ? this.#failureOf(answer) : undefined
@@ -197,7 +211,7 @@ export class Upstream {
       (challenged === undefined ||
         (await step('login', async () => {
           const authorization = await this.#authorization('', challenged as Answer)
-          const answer = await this.#send('GET', url, {}, authorization, signal)
+          const answer = await this.#send('GET', url, { headers: {}, signal }, authorization)
           await answer.body.dump()
           const failure = this.#failureOf(answer)
           if (failure !== undefined) throw failure
@@ -210,6 +224,35 @@ export class Upstream {
       })
     }
     return done
+  }
+
+  /**
+   * A request that changes something in a repository: distribution-spec, "Push". `at` is a path in it, or a URL to which
+   * an earlier answer led. Follows nothing. A body that is a stream is read once: where the login is refused after that,
+   * the failure is `failed`, and the next request asks for a new token.
+   * @throws UpstreamFailure; with what the registry says where it refuses.
+   */
+  async change(
+    method: Method,
+    repository: string,
+    at: string | URL,
+    ask: Omit<Ask, 'headers'> & { readonly headers?: Readonly<Record<string, string>> },
+  ): Promise<Answer> {
+    const { headers = {}, signal, ...more } = ask
+    const answer = await this.#request(method, repository, at, { headers, signal, ...more })
+    const retryAfter = headerOf(answer.headers['retry-after'])
+    if (answer.statusCode >= 200 && answer.statusCode < 300) return answer
+    const said = await reasonIn(answer, this.host)
+    const failure = failureOf(this.host, answer.statusCode, retryAfter)
+    const message = `${failure?.message ?? `${this.host} answered ${answer.statusCode}`}${said}`
+    throw new UpstreamFailure(failure?.kind ?? 'refused', message, retryAfter === undefined ? {} : { retryAfter })
+  }
+
+  /** Where an answer leads that says where to go on. @throws UpstreamFailure `refused` where that is not trusted */
+  location(answer: Answer, asked: string | URL, repository: string): URL {
+    const next = URL.parse(headerOf(answer.headers['location']) ?? '', this.#urlOf(repository, asked).href)
+    if (next !== null && isTrusted(this.#trust, next, 'token')) return next
+    throw new UpstreamFailure('refused', `${this.host} leads to ${next?.origin ?? 'nowhere'} for an upload`)
   }
 
   async close(): Promise<void> {
@@ -239,59 +282,71 @@ export class Upstream {
   /** Asks for something of a repository. Failures are told. */
   async #ask(
     method: 'GET' | 'HEAD',
-    repository: string,
+    repository: string | undefined,
     path: string,
     headers: Readonly<Record<string, string>>,
     signal: AbortSignal,
     tolerated: readonly number[] = [],
   ): Promise<Answer> {
     try {
-      return await this.#request(method, repository, path, headers, signal, tolerated)
+      const answer = await this.#request(method, repository, path, { headers, signal })
+      const failure = this.#failureOf(answer)
+      if (failure === undefined || tolerated.includes(answer.statusCode)) return answer
+      discard(answer.body)
+      throw failure
     } catch (error) {
       if (error instanceof UpstreamFailure) this.#options.observer?.failed(error)
       throw error
     }
   }
 
-  async #request(
-    method: 'GET' | 'HEAD',
-    repository: string,
-    path: string,
-    headers: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-    tolerated: readonly number[],
-  ): Promise<Answer> {
-    const url = new URL(`${this.#base}/v2/${repository}/${path}`)
-    const held = this.#tokens.held(repository)
-    let answer = await this.#send(method, url, headers, held === undefined ? undefined : `Bearer ${held}`, signal)
-    if (answer.statusCode === 401) {
-      await answer.body.dump()
-      if (held !== undefined) this.#tokens.drop(repository, held)
-      answer = await this.#send(method, url, headers, await this.#authorization(repository, answer), signal)
+  /** One request with what it takes to log in. */
+  async #request(method: Method, repository: string | undefined, at: string | URL, ask: Ask): Promise<Answer> {
+    const url = this.#urlOf(repository, at)
+    const scope = this.#scopeOf(repository)
+    const held = this.#tokens.held(scope)
+    const known = held === undefined ? this.#basic() : `Bearer ${held}`
+    const answer = await this.#send(method, url, ask, known)
+    if (answer.statusCode !== 401) return answer
+    await answer.body.dump()
+    if (held !== undefined) this.#tokens.drop(scope, held)
+    const authorization = await this.#authorization(scope, answer)
+    if (ask.body instanceof Readable) {
+      throw new UpstreamFailure('failed', `${this.host} wanted another login in the middle of an upload`)
     }
-    const failure = this.#failureOf(answer)
-    if (failure === undefined || tolerated.includes(answer.statusCode)) return answer
-    discard(answer.body)
-    throw failure
+    return await this.#send(method, url, ask, authorization)
   }
 
-  async #authorization(repository: string, { headers }: Answer): Promise<string> {
+  #urlOf(repository: string | undefined, at: string | URL): URL {
+    if (at instanceof URL) return at
+    return new URL(`${this.#base}/v2/${repository === undefined ? '' : `${repository}/`}${at}`)
+  }
+
+  #scopeOf(repository: string | undefined): string {
+    if (repository === undefined) return 'registry:catalog:*'
+    return `repository:${repository}:${this.#options.pushes === true ? 'pull,push' : 'pull'}`
+  }
+
+  #basic(): string | undefined {
+    const { credentials } = this.#options
+    return this.#takesBasic && credentials !== undefined ? basic(credentials) : undefined
+  }
+
+  async #authorization(scope: string, { headers }: Answer): Promise<string> {
     const offers = parseChallenges([headers['www-authenticate'] ?? ''].flat().join(', '))
     const bearer = offers.find(({ scheme }) => scheme === 'bearer')
-    if (bearer !== undefined) return `Bearer ${await this.#tokens.ask(repository, bearer)}`
+    if (bearer !== undefined) return `Bearer ${await this.#tokens.ask(scope, bearer)}`
     const { credentials } = this.#options
-    if (credentials !== undefined && offers.some(({ scheme }) => scheme === 'basic')) return basic(credentials)
+    if (credentials !== undefined && offers.some(({ scheme }) => scheme === 'basic')) {
+      this.#takesBasic = true
+      return basic(credentials)
+    }
     throw new UpstreamFailure('denied', `${this.host} wants a login that the mirror does not have`)
   }
 
-  /** One request and the redirects it leads to. */
-  async #send(
-    method: 'GET' | 'HEAD',
-    start: URL,
-    headers: Readonly<Record<string, string>>,
-    authorization: string | undefined,
-    signal: AbortSignal,
-  ): Promise<Answer> {
+  /** One request and, where it only reads, the redirects it leads to. */
+  async #send(method: Method, start: URL, ask: Ask, authorization: string | undefined): Promise<Answer> {
+    const isRead = method === 'GET' || method === 'HEAD'
     // What a digest checks may come from anybody's host that was named; the rest only from whom the upstream trusts itself.
     const purpose = start.pathname.includes('/blobs/') ? 'content' : 'token'
     let url = start
@@ -299,11 +354,11 @@ export class Upstream {
       const secret =
         authorization !== undefined && isSameOrigin(this.#options.url, url) ? { Authorization: authorization } : {}
       const began = performance.now()
-      const answer = await this.#transport.send(method, url, { headers: { ...headers, ...secret }, signal })
+      const answer = await this.#transport.send(method, url, { ...ask, headers: { ...ask.headers, ...secret } })
       this.#options.observer?.answered(performance.now() - began)
       this.#noteRateLimit(answer)
       const location = headerOf(answer.headers['location'])
-      if (answer.statusCode < 300 || answer.statusCode > 399 || location === undefined) return answer
+      if (!isRead || answer.statusCode < 300 || answer.statusCode > 399 || location === undefined) return answer
       discard(answer.body)
       const next = URL.parse(location, url.href)
       if (next === null || hops === MOST_REDIRECTS || !isTrusted(this.#trust, next, purpose)) {
@@ -339,4 +394,19 @@ function partOf(answer: Answer): { readonly start: number; readonly size: number
   const length = lengthOf(answer)
   if (end < start || (size !== undefined && end >= size)) return undefined
   return length === undefined || length === end - start + 1 ? { start, size } : undefined
+}
+
+const MOST_REASON_BYTES = 64 * 1024
+
+/** What a registry says why it refuses (distribution-spec, "Error Codes"), to stand behind its status; empty where it says nothing. */
+async function reasonIn({ body }: Answer, host: string): Promise<string> {
+  try {
+    const { errors } = JSON.parse((await readBytes(body, MOST_REASON_BYTES, host)).toString('utf8')) as {
+      readonly errors?: readonly { readonly code?: unknown; readonly message?: unknown }[]
+    }
+    const words = [errors?.[0]?.code, errors?.[0]?.message].filter(word => typeof word === 'string' && word !== '')
+    return words.length === 0 ? '' : `: ${words.join(' ').slice(0, 300)}`
+  } catch {
+    return ''
+  }
 }

@@ -37,6 +37,7 @@ before(async () => {
     onKeysChanged: () => undefined,
     onWorkRequested: () => undefined,
     mirrors: NO_MIRRORS,
+    syncs: [],
     storage: { names: [], ownership: async () => 'unknown', adopt: async () => undefined },
   })
   // Somebody else administers, so that the one of the tests can lose it.

@@ -61,6 +61,7 @@ export async function startAccessApp(
           adopt: async () => undefined,
         },
         mirrors: NO_MIRRORS,
+        syncs: [],
         keyLifetimes: KEY_LIFETIMES,
         confirmPassword: access.confirmPassword,
         onPrincipalChanged: id => access.states.forget(id),

@@ -33,6 +33,7 @@ export function withAdministration(db: Database, parts: Partial<AdministrationCo
     onWorkRequested: () => undefined,
     storage: NO_STORES,
     mirrors: NO_MIRRORS,
+    syncs: [],
     ...parts,
   })
 }

@@ -11,12 +11,13 @@ export interface SeenRequest {
 
 /**
  * What happens to a request: undefined passes it on; `cut` closes the connection; `half` answers with half of the body and
- * closes; `stall` answers with half of the body, then nothing until {@link UpstreamProxy.resume}; an answer is given in place.
+ * closes; `half-sent` passes on half of the request's body and closes; `stall` answers with half of the body, then nothing until {@link UpstreamProxy.resume}; an answer is given in place.
  */
 export type Whim =
   | undefined
   | 'cut'
   | 'half'
+  | 'half-sent'
   | 'stall'
   | {
       readonly status: number
@@ -34,13 +35,17 @@ export interface UpstreamProxy {
   close(): Promise<void>
 }
 
-/** Starts a proxy before a registry. */
-export async function startUpstreamProxy(target: string): Promise<UpstreamProxy> {
+/** Starts a proxy before a registry; with `keepsHost` the registry makes its absolute URLs of the proxy's address. */
+export async function startUpstreamProxy(
+  target: string,
+  { keepsHost = false }: { readonly keepsHost?: boolean } = {},
+): Promise<UpstreamProxy> {
   const seen: SeenRequest[] = []
   let resumed = Promise.withResolvers<void>()
   const server = createServer((req, res) => {
-    const request = { method: req.method ?? '', path: req.url ?? '', headers: req.headers }
+    const request = { method: req.method ?? '', path: req.url ?? '', headers: { ...req.headers } }
     seen.push(request)
+    if (!keepsHost) delete req.headers.host
     handle(req, res, new URL(target), proxy.whim(request), () => resumed.promise).catch(() => res.destroy())
   })
   const listening = Promise.withResolvers<void>()
@@ -80,12 +85,28 @@ async function handle(
     res.end(whim.body)
     return
   }
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  const { host: _host, ...headers } = req.headers
-  ask({ host: target.hostname, port: target.port, method: req.method, path: req.url, headers }, resolve)
-    .on('error', reject)
-    .end()
-  const answer = await promise
+  const answered = Promise.withResolvers<IncomingMessage>()
+  const asked = ask(
+    { host: target.hostname, port: target.port, method: req.method, path: req.url, headers: req.headers },
+    answered.resolve,
+  )
+  asked.on('error', answered.reject)
+  if (whim === 'half-sent') {
+    let sent = 0
+    const half = Math.floor(Number(req.headers['content-length']) / 2)
+    for await (const chunk of req) {
+      const bytes = (chunk as Buffer).subarray(0, Math.max(half - sent, 0))
+      sent += bytes.byteLength
+      await new Promise<void>(written => asked.write(bytes, () => written()))
+      if (sent === half) break
+    }
+    answered.promise.catch(() => undefined)
+    asked.destroy()
+    req.socket.destroy()
+    return
+  }
+  req.pipe(asked)
+  const answer = await answered.promise
   res.writeHead(answer.statusCode ?? 502, answer.headers)
   const half = Math.floor(Number(answer.headers['content-length'] ?? 0) / 2)
   let sent = 0

@@ -18,6 +18,7 @@ import { mirrorEndpoints } from './mirrors.ts'
 import { openApiDocument } from './openapi.ts'
 import { retentionEndpoints } from './retention.ts'
 import { storageEndpoints } from './storage.ts'
+import { syncEndpoints } from './syncs.ts'
 import { tagRuleEndpoints } from './tag-rules.ts'
 import { usageEndpoints } from './usage.ts'
 
@@ -32,6 +33,7 @@ export function administrationEndpoints(admin: Administration, registry: Registr
     ...storageEndpoints(admin),
     ...retentionEndpoints(admin),
     ...collectionEndpoints(admin),
+    ...syncEndpoints(admin),
     ...usageEndpoints(admin),
     ...mirrorEndpoints(admin),
   ]
