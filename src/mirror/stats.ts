@@ -1,5 +1,5 @@
 import type { FailureKind, UpstreamFailure } from './upstream-failure.ts'
-import type { RateLimit } from './upstream.ts'
+import type { RateLimit } from './upstream-session.ts'
 
 /**
  * What is counted of a mirror. A hit was answered from here (a tag that the upstream only confirmed is one), a miss had to

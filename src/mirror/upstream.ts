@@ -1,53 +1,19 @@
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { type Digest, tryParseDigest } from '../oci/digest.ts'
 import { discard, readBytes } from './bodies.ts'
-import { parseChallenges } from './challenge.ts'
 import { Throttle, metered } from './throttle.ts'
-import { type Credentials, UpstreamTokens, basic, headerOf } from './tokens.ts'
-import {
-  type Answer,
-  type Ask,
-  type Method,
-  type Transport,
-  type TransportOptions,
-  openTransport,
-} from './transport.ts'
-import { type Trust, isSameOrigin, isTrusted } from './trust.ts'
+import { headerOf } from './tokens.ts'
+import type { Answer, Ask, Method } from './transport.ts'
 import { UpstreamFailure, WrongRange, failureOf } from './upstream-failure.ts'
+import { type ProbeStep, probe } from './upstream-probe.ts'
+import { type SessionOptions, UpstreamSession } from './upstream-session.ts'
 
 /** A registry to fetch from. */
-export interface UpstreamOptions extends TransportOptions {
-  readonly url: URL
-  readonly credentials?: Credentials | undefined
-  /** Hosts to which it may send us, besides its own domain: see {@link isTrusted}. */
-  readonly trustedHosts: readonly string[]
-  /** Hosts to which it may send us for content alone. */
-  readonly contentHosts: readonly string[]
+export interface UpstreamOptions extends SessionOptions {
   /** Bytes of a manifest or list at most. */
   readonly documentMaxBytes: number
-  /** Whether tokens are asked for that may push as well. */
-  readonly pushes?: boolean
   /** Bytes a second that blobs take together at most; without it as many as come. */
   readonly bytesPerSecond?: number | undefined
-  /** Told what goes to and fro. */
-  readonly observer?: UpstreamObserver
-}
-
-/** One thing that was tried at an upstream, and what came of it. */
-export interface ProbeStep {
-  readonly step: 'reach' | 'login' | 'repository'
-  readonly ok: boolean
-  readonly message: string
-}
-
-/** What is told of the requests to an upstream. */
-export interface UpstreamObserver {
-  /** It began to answer one after so many milliseconds. */
-  answered(ms: number): void
-  /** Bytes of content came. */
-  add(name: 'upstreamBytes', bytes: number): void
-  failed(failure: UpstreamFailure): void
-  limited(rate: RateLimit): void
 }
 
 /** Everything a manifest can be, as clients say it: without it servers answer another manifest, or none. */
@@ -60,7 +26,6 @@ const ACCEPT = [
 ].join(', ')
 /** Content that is compressed on the way has another length, and no digest anybody knows. */
 const AS_IT_IS = { 'Accept-Encoding': 'identity' }
-const MOST_REDIRECTS = 5
 
 /** A manifest as the upstream has it. */
 export interface UpstreamManifest {
@@ -76,35 +41,21 @@ export interface UpstreamBlob {
   readonly size: number | undefined
 }
 
-/** What Docker Hub and others tell about what is left of our quota. */
-export interface RateLimit {
-  /** Pulls in its window. */
-  readonly limit: number | undefined
-  readonly remaining: number | undefined
-}
-
 /**
- * A client of one upstream registry: distribution-spec, "Pull". Nothing of whoever asks us goes along. Follows redirects
- * and token realms only where {@link isTrusted} says so; credentials and tokens go to the upstream's own origin alone.
+ * A client of one upstream registry: distribution-spec, "Pull". What {@link UpstreamSession} guards holds for all of it.
  * Every method fails with UpstreamFailure, or the signal's reason.
  */
 export class Upstream {
   readonly host: string
   readonly #options: UpstreamOptions
-  readonly #trust: Trust
-  readonly #transport: Transport
-  readonly #tokens: UpstreamTokens
+  readonly #session: UpstreamSession
   readonly #throttle: Throttle | undefined
-  /** Whether it is known to take our credentials as they are, so that a body need not be sent twice. */
-  #takesBasic = false
 
   constructor(options: UpstreamOptions) {
     this.host = options.url.host
     this.#options = options
-    this.#trust = { upstream: options.url, hosts: options.trustedHosts, contentHosts: options.contentHosts }
-    this.#transport = openTransport(options)
+    this.#session = new UpstreamSession(options)
     this.#throttle = options.bytesPerSecond === undefined ? undefined : new Throttle(options.bytesPerSecond)
-    this.#tokens = new UpstreamTokens(this.#transport, this.#trust, options.credentials)
   }
 
   /** The digest a tag names now, without the cost of a pull; undefined where the upstream does not say it, or knows no HEAD. */
@@ -180,53 +131,6 @@ export class Upstream {
   }
 
   /**
-   * Asks what anybody has to get through who pulls: whether there is a registry, whether it takes our login, and whether
-   * it shows a repository. Ends with what goes wrong; never fails.
-   */
-  async probe(repository: string | undefined, signal: AbortSignal): Promise<readonly ProbeStep[]> {
-    const done: ProbeStep[] = []
-    const step = async (name: ProbeStep['step'], ask: () => Promise<string>): Promise<boolean> => {
-      try {
-        done.push({ step: name, ok: true, message: await ask() })
-        return true
-      } catch (error) {
-        if (!(error instanceof UpstreamFailure)) throw error
-        done.push({ step: name, ok: false, message: error.message })
-        return false
-      }
-    }
-    const url = new URL(`${this.#base}/v2/`)
-    let challenged: Answer | undefined
-    const isThere = await step('reach', async () => {
-      const answer = await this.#send('GET', url, { headers: {}, signal }, undefined)
-      await answer.body.dump()
-      if (answer.statusCode === 401) challenged = answer
-      const failure = challenged === undefined ? this.#failureOf(answer) : undefined
-      if (failure !== undefined) throw failure
-      return challenged === undefined ? `${this.host} wants no login` : `${this.host} answers, and wants a login`
-    })
-    const who = this.#options.credentials === undefined ? 'nobody in particular' : this.#options.credentials.username
-    const isIn =
-      isThere &&
-      (challenged === undefined ||
-        (await step('login', async () => {
-          const authorization = await this.#authorization('', challenged as Answer)
-          const answer = await this.#send('GET', url, { headers: {}, signal }, authorization)
-          await answer.body.dump()
-          const failure = this.#failureOf(answer)
-          if (failure !== undefined) throw failure
-          return `${this.host} takes the login of ${who}`
-        })))
-    if (isIn && repository !== undefined) {
-      await step('repository', async () => {
-        await this.document(repository, 'tags/list', new URLSearchParams({ n: '1' }), signal)
-        return `${repository} can be pulled`
-      })
-    }
-    return done
-  }
-
-  /**
    * A request that changes something in a repository: distribution-spec, "Push". `at` is a path in it, or a URL to which
    * an earlier answer led. Follows nothing. A body that is a stream is read once: where the login is refused after that,
    * the failure is `failed`, and the next request asks for a new token.
@@ -239,7 +143,7 @@ export class Upstream {
     ask: Omit<Ask, 'headers'> & { readonly headers?: Readonly<Record<string, string>> },
   ): Promise<Answer> {
     const { headers = {}, signal, ...more } = ask
-    const answer = await this.#request(method, repository, at, { headers, signal, ...more })
+    const answer = await this.#session.request(method, repository, at, { headers, signal, ...more })
     const retryAfter = headerOf(answer.headers['retry-after'])
     if (answer.statusCode >= 200 && answer.statusCode < 300) return answer
     const said = await reasonIn(answer, this.host)
@@ -250,21 +154,26 @@ export class Upstream {
 
   /** Where an answer leads that says where to go on. @throws UpstreamFailure `refused` where that is not trusted */
   location(answer: Answer, asked: string | URL, repository: string): URL {
-    const next = URL.parse(headerOf(answer.headers['location']) ?? '', this.#urlOf(repository, asked).href)
-    if (next !== null && isTrusted(this.#trust, next, 'token')) return next
-    throw new UpstreamFailure('refused', `${this.host} leads to ${next?.origin ?? 'nowhere'} for an upload`)
+    return this.#session.location(answer, asked, repository)
+  }
+
+  /** See {@link probe}; with a repository, also whether that is shown. */
+  async probe(repository: string | undefined, signal: AbortSignal): Promise<readonly ProbeStep[]> {
+    const show = async (name: string): Promise<string> => {
+      await this.document(name, 'tags/list', new URLSearchParams({ n: '1' }), signal)
+      return `${name} can be pulled`
+    }
+    const { credentials } = this.#options
+    return await probe(
+      this.#session,
+      credentials?.username,
+      repository === undefined ? undefined : () => show(repository),
+      signal,
+    )
   }
 
   async close(): Promise<void> {
-    await this.#transport.close()
-  }
-
-  get #base(): string {
-    return this.#options.url.href.replace(/\/+$/, '')
-  }
-
-  #failureOf({ statusCode, headers }: Answer): UpstreamFailure | undefined {
-    return failureOf(this.host, statusCode, headerOf(headers['retry-after']))
+    await this.#session.close()
   }
 
   async #read(answer: Answer): Promise<Buffer> {
@@ -289,8 +198,8 @@ export class Upstream {
     tolerated: readonly number[] = [],
   ): Promise<Answer> {
     try {
-      const answer = await this.#request(method, repository, path, { headers, signal })
-      const failure = this.#failureOf(answer)
+      const answer = await this.#session.request(method, repository, path, { headers, signal })
+      const failure = this.#session.failureOf(answer)
       if (failure === undefined || tolerated.includes(answer.statusCode)) return answer
       discard(answer.body)
       throw failure
@@ -299,85 +208,6 @@ export class Upstream {
       throw error
     }
   }
-
-  /** One request with what it takes to log in. */
-  async #request(method: Method, repository: string | undefined, at: string | URL, ask: Ask): Promise<Answer> {
-    const url = this.#urlOf(repository, at)
-    const scope = this.#scopeOf(repository)
-    const held = this.#tokens.held(scope)
-    const known = held === undefined ? this.#basic() : `Bearer ${held}`
-    const answer = await this.#send(method, url, ask, known)
-    if (answer.statusCode !== 401) return answer
-    await answer.body.dump()
-    if (held !== undefined) this.#tokens.drop(scope, held)
-    const authorization = await this.#authorization(scope, answer)
-    if (ask.body instanceof Readable) {
-      throw new UpstreamFailure('failed', `${this.host} wanted another login in the middle of an upload`)
-    }
-    return await this.#send(method, url, ask, authorization)
-  }
-
-  #urlOf(repository: string | undefined, at: string | URL): URL {
-    if (at instanceof URL) return at
-    return new URL(`${this.#base}/v2/${repository === undefined ? '' : `${repository}/`}${at}`)
-  }
-
-  #scopeOf(repository: string | undefined): string {
-    if (repository === undefined) return 'registry:catalog:*'
-    return `repository:${repository}:${this.#options.pushes === true ? 'pull,push' : 'pull'}`
-  }
-
-  #basic(): string | undefined {
-    const { credentials } = this.#options
-    return this.#takesBasic && credentials !== undefined ? basic(credentials) : undefined
-  }
-
-  async #authorization(scope: string, { headers }: Answer): Promise<string> {
-    const offers = parseChallenges([headers['www-authenticate'] ?? ''].flat().join(', '))
-    const bearer = offers.find(({ scheme }) => scheme === 'bearer')
-    if (bearer !== undefined) return `Bearer ${await this.#tokens.ask(scope, bearer)}`
-    const { credentials } = this.#options
-    if (credentials !== undefined && offers.some(({ scheme }) => scheme === 'basic')) {
-      this.#takesBasic = true
-      return basic(credentials)
-    }
-    throw new UpstreamFailure('denied', `${this.host} wants a login that the mirror does not have`)
-  }
-
-  /** One request and, where it only reads, the redirects it leads to. */
-  async #send(method: Method, start: URL, ask: Ask, authorization: string | undefined): Promise<Answer> {
-    const isRead = method === 'GET' || method === 'HEAD'
-    // What a digest checks may come from anybody's host that was named; the rest only from whom the upstream trusts itself.
-    const purpose = start.pathname.includes('/blobs/') ? 'content' : 'token'
-    let url = start
-    for (let hops = 0; ; hops += 1) {
-      const secret =
-        authorization !== undefined && isSameOrigin(this.#options.url, url) ? { Authorization: authorization } : {}
-      const began = performance.now()
-      const answer = await this.#transport.send(method, url, { ...ask, headers: { ...ask.headers, ...secret } })
-      this.#options.observer?.answered(performance.now() - began)
-      this.#noteRateLimit(answer)
-      const location = headerOf(answer.headers['location'])
-      if (!isRead || answer.statusCode < 300 || answer.statusCode > 399 || location === undefined) return answer
-      discard(answer.body)
-      const next = URL.parse(location, url.href)
-      if (next === null || hops === MOST_REDIRECTS || !isTrusted(this.#trust, next, purpose)) {
-        throw new UpstreamFailure('refused', `${this.host} redirects to ${next?.host ?? 'nowhere'}`)
-      }
-      url = next
-    }
-  }
-
-  #noteRateLimit({ headers }: Answer): void {
-    const [limit, remaining] = [amountOf(headers['ratelimit-limit']), amountOf(headers['ratelimit-remaining'])]
-    if (limit !== undefined || remaining !== undefined) this.#options.observer?.limited({ limit, remaining })
-  }
-}
-
-/** The number in a header such as Docker Hub's `ratelimit-remaining: 76;w=21600`. */
-function amountOf(value: string | string[] | undefined): number | undefined {
-  const digits = /^(\d{1,15})(?:;|$)/.exec(headerOf(value) ?? '')?.[1]
-  return digits === undefined ? undefined : Number(digits)
 }
 
 function lengthOf({ headers }: Answer): number | undefined {
