@@ -25,7 +25,9 @@ export class PrincipalStates {
   /** The same by the row as it is now, for who was just read from it: a remembered state may be older than that. */
   async isCurrentNow(origin: Origin): Promise<boolean> {
     const { principalId, epoch } = origin
-    if (principalId !== undefined && this.#principals.remembered(principalId)?.epoch !== epoch) this.forget(principalId)
+    const state = principalId === undefined ? undefined : this.#principals.recall(principalId)
+    if (principalId !== undefined && state !== undefined && state.row?.epoch !== epoch)
+      this.#principals.forget(principalId)
     return await this.isCurrent(origin)
   }
 
@@ -38,17 +40,17 @@ export class PrincipalStates {
     if (known !== undefined) return known
     const { principalId, epoch, secretId } = origin
     if (principalId === undefined || epoch === undefined) return true
-    if (!isOf(await this.#principals.find(principalId), epoch)) return false
+    const says = (row: PrincipalRow | undefined): boolean | undefined => verdictOf(row, epoch)
+    if (says(await this.#principals.find(principalId, row => says(row) !== undefined)) !== true) return false
     return secretId === undefined || (await this.#secrets.find(secretId))?.active === true
   }
 
-  /** The same where what is remembered is young enough to say it; undefined where rows must be read. */
+  /** The same where what is remembered is young and new enough to say it; undefined where rows must be read. */
   recall({ principalId, epoch, secretId }: Origin): boolean | undefined {
     if (principalId === undefined || epoch === undefined) return true
     const principal = this.#principals.recall(principalId)
-    if (principal === undefined) return undefined
-    if (!isOf(principal.row, epoch)) return false
-    if (secretId === undefined) return true
+    const verdict = principal && verdictOf(principal.row, epoch)
+    if (verdict !== true || secretId === undefined) return verdict
     const secret = this.#secrets.recall(secretId)
     return secret && secret.row?.active === true
   }
@@ -60,8 +62,14 @@ export class PrincipalStates {
   }
 }
 
-function isOf(principal: PrincipalRow | undefined, epoch: number): boolean {
-  return principal?.active === true && principal.epoch === epoch
+/**
+ * What a row that was read some time ago says of a token: epochs only rise, so it refuses those of former ones. Undefined
+ * where the token may have been issued since the row was read, after another process enabled its principal or changed it.
+ */
+function verdictOf(principal: PrincipalRow | undefined, epoch: number): boolean | undefined {
+  if (principal === undefined || principal.epoch < epoch) return undefined
+  if (principal.epoch > epoch) return false
+  return principal.active || undefined
 }
 
 interface State<R> {
@@ -86,13 +94,10 @@ class States<R extends { readonly id: number }> {
     this.#read = read
   }
 
-  remembered(id: number): R | undefined {
-    return this.#states.get(id)?.row
-  }
-
-  async find(id: number): Promise<R | undefined> {
+  /** One as it is remembered, or as it is now where that is too old or does not suffice. */
+  async find(id: number, suffices: (row: R | undefined) => boolean = () => true): Promise<R | undefined> {
     const state = this.recall(id)
-    return state === undefined ? (await this.#ask(id)).get(id) : state.row
+    return state !== undefined && suffices(state.row) ? state.row : (await this.#ask(id)).get(id)
   }
 
   /** What is remembered of one, where it is young enough. */
