@@ -4,7 +4,6 @@ import { RightPasswords } from '../auth/login-memory.ts'
 import { siteOf } from '../auth/network.ts'
 import { verifyPassword } from '../auth/passwords.ts'
 import type { Database } from '../metadata/database.ts'
-import { addExternalUsers } from '../metadata/external-users.ts'
 import { type PrincipalRow, findPrincipal } from '../metadata/principals.ts'
 import type { Authenticator } from './authenticator.ts'
 import { HTPASSWD, type HtpasswdUsers, proofOfHash } from './htpasswd-users.ts'
@@ -28,8 +27,7 @@ export function htpasswdAuthenticator(db: Database, users: HtpasswdUsers): Authe
     // The file may have been read a moment ago.
     await users.written()
     // A user who was deleted here and still stands in it comes back.
-    if (known === undefined)
-      await db.transaction(tx => addExternalUsers(tx, HTPASSWD, new Map([[name, proofOfHash(hash)]])))
+    if (known === undefined) await users.add(name, hash)
     const principal = await findPrincipal(db, name)
     return isOf(principal, hash) ? principal : undefined
   }

@@ -3,7 +3,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Htpasswd, parseHtpasswd } from '../auth/htpasswd.ts'
 import { insertAudit } from '../metadata/audit.ts'
 import type { Database } from '../metadata/database.ts'
-import { type MirroredUsers, mirrorExternalUsers, namesTakenFrom } from '../metadata/external-users.ts'
+import {
+  type MirroredUsers,
+  addExternalUsers,
+  lockExternalUsers,
+  mirrorExternalUsers,
+  namesTakenFrom,
+} from '../metadata/external-users.ts'
 
 /** What rows of users from an htpasswd file name as the one who vouches for them. */
 export const HTPASSWD = 'htpasswd'
@@ -62,7 +68,19 @@ export class HtpasswdUsers {
     await this.#written
   }
 
-  /** Does so in the background, again and again until it is done. */
+  /**
+   * Adds the row of a user whose password was right for `hash`, where there is none. Not where the file says something else
+   * by now: who was taken out of it must not come back.
+   */
+  async add(name: string, hash: string): Promise<void> {
+    await this.#db.transaction(async tx => {
+      await lockExternalUsers(tx, HTPASSWD)
+      if (this.#file.hashes.get(name) !== hash) return
+      await addExternalUsers(tx, HTPASSWD, new Map([[name, proofOfHash(hash)]]))
+    })
+  }
+
+  /** Writes in the background, again and again until it is done. */
   keepWriting(): void {
     this.#trying = this.#trying.then(() => this.#try())
   }

@@ -9,6 +9,11 @@ export interface MirroredUsers {
   readonly removed: readonly string[]
 }
 
+/** Until the transaction ends no other one that takes this lock changes who `issuer` vouches for, in any process. */
+export async function lockExternalUsers(tx: Transaction, issuer: string): Promise<void> {
+  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`users of ${issuer}`])
+}
+
 /**
  * Makes the users that `issuer` vouches for those of `proofs`: by name, a hash of what each proves itself by. One call at a
  * time across processes. Names that belong to others stay as they are.
@@ -18,7 +23,7 @@ export async function mirrorExternalUsers(
   issuer: string,
   proofs: ReadonlyMap<string, string>,
 ): Promise<MirroredUsers> {
-  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`users of ${issuer}`])
+  await lockExternalUsers(tx, issuer)
   const lists = [[...proofs.keys()], [...proofs.values()]]
   const changed = await tx.query<{ name: string }>(
     `update principal p set external_proof = u.proof, epoch = p.epoch + 1
@@ -38,8 +43,8 @@ export async function mirrorExternalUsers(
 }
 
 /**
- * Adds users that `issuer` vouches for under their own names; those that are there stay as they are. Answers which were
- * added.
+ * Adds users that `issuer` vouches for under their own names; those that are there stay as they are. The caller holds
+ * {@link lockExternalUsers}. Answers which were added.
  */
 export async function addExternalUsers(
   tx: Transaction,

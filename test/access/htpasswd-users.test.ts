@@ -2,13 +2,13 @@ import assert from 'node:assert/strict'
 import { after, before, beforeEach, suite, test } from 'node:test'
 import bcrypt from 'bcrypt'
 import { htpasswdAuthenticator } from '../../src/access/htpasswd-login.ts'
-import { type HtpasswdObserver, HtpasswdUsers } from '../../src/access/htpasswd-users.ts'
+import { type HtpasswdObserver, HtpasswdUsers, proofOfHash } from '../../src/access/htpasswd-users.ts'
 import { PrincipalStates } from '../../src/access/principal-states.ts'
 import { parseHtpasswd } from '../../src/auth/htpasswd.ts'
-import { type Database, DatabaseUnavailable } from '../../src/metadata/database.ts'
+import { type Database, DatabaseUnavailable, type Transaction } from '../../src/metadata/database.ts'
 import { findPrincipal } from '../../src/metadata/principals.ts'
 import { PASSWORD } from '../support/access.ts'
-import { type TestDatabase, withDatabase } from '../support/database.ts'
+import { type TestDatabase, testDriver, withDatabase } from '../support/database.ts'
 import { until } from '../support/clients.ts'
 import { wrapDatabase } from '../support/wrapped-database.ts'
 
@@ -156,5 +156,78 @@ void suite('an index that cannot be written when the file changes', () => {
     users.take(parseHtpasswd(`alice:${NEW}`))
     users.keepWriting()
     await users.close()
+  })
+})
+
+void suite('a login of who was deleted here while the file changes', () => {
+  type Work<T> = (tx: Transaction) => Promise<T>
+
+  /** A process that has read alice's line, whose next transaction is the test's own. */
+  async function deleted(around: <T>(work: Work<T>, read: (...lines: string[]) => Promise<void>) => Promise<T>) {
+    const { db } = database
+    let isOwn = false
+    const wrapped = wrapDatabase(db, {
+      async transaction(work) {
+        if (!isOwn) return await db.transaction(work)
+        isOwn = false
+        return await around(work, read)
+      },
+    })
+    const users = new HtpasswdUsers(wrapped, SILENT)
+    const read = async (...lines: string[]): Promise<void> => {
+      users.take(parseHtpasswd(lines.join('\n')))
+      await users.written()
+    }
+    await read(`alice:${OLD}`)
+    await db.transaction(tx => tx.query('delete from principal'))
+    isOwn = true
+    const verdict = await htpasswdAuthenticator(wrapped, users).check({ name: 'alice', password: PASSWORD }, SOURCE)
+    assert.equal(isOwn, false)
+    return verdict
+  }
+
+  test('does not bring back a user whose line is gone', async () => {
+    const verdict = await deleted(async (work, read) => {
+      await read()
+      return await database.db.transaction(work)
+    })
+    assert.ok(verdict !== undefined && 'refused' in verdict)
+    assert.equal(await findPrincipal(database.db, 'alice'), undefined)
+  })
+
+  test('does not bring back one with a hash that is not in the file any more', async () => {
+    const verdict = await deleted(async (work, read) => {
+      await read(`alice:${NEW}`)
+      await database.db.transaction(tx => tx.query('delete from principal'))
+      return await database.db.transaction(work)
+    })
+    assert.ok(verdict !== undefined && 'refused' in verdict)
+    assert.equal(await findPrincipal(database.db, 'alice'), undefined)
+  })
+
+  test('leaves no former password to a process that reads the new file beside it', async () => {
+    const other = await processWith()
+    let reading: Promise<void> | undefined
+    await deleted(async work => {
+      return await database.db.transaction(async tx => {
+        const result = await work(tx)
+        reading = other.read(`alice:${NEW}`)
+        // An embedded index does one transaction after the other.
+        if (testDriver === 'postgres') {
+          await until('the other process waits', async () => {
+            const waiting = await database.db.query(
+              `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+            )
+            return waiting.length > 0
+          })
+        }
+        return result
+      })
+    })
+    assert.ok(reading !== undefined)
+    await reading
+    assert.equal((await findPrincipal(database.db, 'alice'))?.external_proof, proofOfHash(NEW))
+    assert.equal(await other.login('alice', PASSWORD), undefined)
+    assert.ok((await other.login('alice', NEW_PASSWORD)) !== undefined)
   })
 })
