@@ -136,7 +136,7 @@ export class RowAuthority implements Authority {
     const { db, audit, keys, now, tokenLifetimeMs } = this.#options
     const issuedAt = Math.floor(now() / 1000)
     const { endsAt } = identity
-    const left = endsAt === undefined ? Infinity : Math.floor(endsAt.getTime() / 1000) - issuedAt
+    const left = endsAt === undefined ? Infinity : tokens.secondsOf(endsAt) - issuedAt
     if (left <= 0)
       throw new RegistryError('UNAUTHORIZED', { message: `what ${identity.name} logged in with has expired` })
     const lifetime = Math.min(Math.floor(tokenLifetimeMs / 1000), left)
@@ -182,7 +182,8 @@ export class RowAuthority implements Authority {
     const { keys, now, uploadExpiryMs } = this.#options
     const issuedAt = Math.floor(now() / 1000)
     const longest = issuedAt + Math.ceil(uploadExpiryMs / 1000)
-    const expiresAt = capability.principalId === undefined ? Math.min(longest, former ?? longest) : longest
+    const bound = capability.principalId === undefined ? former : capability.endsAt
+    const expiresAt = Math.min(longest, bound ?? longest)
     const frame = { issuer: this.service, audience: this.service, issuedAt, expiresAt }
     return tokens.signCapability(await keys.signer(), frame, capability)
   }

@@ -77,7 +77,8 @@ export interface Authority {
   visibleNames(identity: Identity): Promise<VisibleNames>
   /**
    * A capability to go on with an upload, to stand in its Location. `expiresAt` is when the one before it ends, in seconds
-   * since 1970: the next ends no later where nobody here can say whether its bearer may still push.
+   * since 1970: the next ends no later where nobody here can say whether its bearer may still push, nor ever later than what
+   * began the upload.
    */
   grantUpload(capability: UploadCapability & { readonly expiresAt?: number }): Promise<string>
   /** What the capability in a Location allows, where it is good for this upload and its bearer may still push. */

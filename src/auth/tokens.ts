@@ -39,6 +39,8 @@ interface Payload {
   readonly pid?: number
   readonly epoch?: number
   readonly secret_id?: number
+  /** Seconds since 1970. */
+  readonly ends_at?: number
   readonly scopes?: readonly PatternActions[]
   readonly provenance?: Provenance
 }
@@ -53,10 +55,16 @@ export function signToken(signer: SigningKey, frame: TokenFrame, claims: TokenCl
     ...(identity.principalId === undefined ? {} : { pid: identity.principalId }),
     ...(identity.epoch === undefined ? {} : { epoch: identity.epoch }),
     ...(identity.secretId === undefined ? {} : { secret_id: identity.secretId }),
+    ...(identity.endsAt === undefined ? {} : { ends_at: secondsOf(identity.endsAt) }),
     ...(identity.scopes === undefined ? {} : { scopes: identity.scopes }),
     ...(identity.provenance === undefined ? {} : { provenance: identity.provenance }),
   }
   return sign(signer, frame, { ...payload, jti: claims.id })
+}
+
+/** Whole seconds since 1970. */
+export function secondsOf(time: Date): number {
+  return Math.floor(time.getTime() / 1000)
 }
 
 /** A token that cannot be trusted. `message` is for the log, not for the client. */
@@ -74,7 +82,7 @@ export async function verifyToken(
   findKey: (kid: string) => Promise<KeyObject | undefined>,
 ): Promise<TokenClaims & { readonly expiresAt: number }> {
   const payload = (await verify(token, expected, findKey)) as Payload & { readonly jti: string; readonly exp: number }
-  const { sub, kind, pid, epoch, secret_id: secretId, scopes, provenance } = payload
+  const { sub, kind, pid, epoch, secret_id: secretId, ends_at: endsAt, scopes, provenance } = payload
   return {
     identity: {
       kind,
@@ -82,6 +90,7 @@ export async function verifyToken(
       ...(pid === undefined ? {} : { principalId: pid }),
       ...(epoch === undefined ? {} : { epoch }),
       ...(secretId === undefined ? {} : { secretId }),
+      ...(endsAt === undefined ? {} : { endsAt: new Date(endsAt * 1000) }),
       ...(scopes === undefined ? {} : { scopes }),
       ...(provenance === undefined ? {} : { provenance }),
     },
@@ -98,6 +107,8 @@ export interface UploadCapability {
   readonly principalId?: number
   readonly epoch?: number
   readonly secretId?: number
+  /** When what began the upload ends, in seconds since 1970; absent where it does not end by itself. */
+  readonly endsAt?: number
 }
 
 /** The audience of capabilities: an access token is never one, and the other way round. */
@@ -116,7 +127,7 @@ export async function verifyCapability(
 ): Promise<UploadCapability & { readonly expiresAt: number }> {
   const audience = capabilityAudience(expected.audience)
   const claims = await verify(token, { ...expected, audience }, findKey)
-  const { upload, repository, principalId, epoch, secretId, exp } = claims as UploadCapability & {
+  const { upload, repository, principalId, epoch, secretId, endsAt, exp } = claims as UploadCapability & {
     readonly exp: number
   }
   return {
@@ -125,6 +136,7 @@ export async function verifyCapability(
     ...(principalId === undefined ? {} : { principalId }),
     ...(epoch === undefined ? {} : { epoch }),
     ...(secretId === undefined ? {} : { secretId }),
+    ...(endsAt === undefined ? {} : { endsAt }),
     expiresAt: exp,
   }
 }

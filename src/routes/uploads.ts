@@ -2,6 +2,7 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import type { Authority } from '../auth/authority.ts'
 import type { Identity } from '../auth/identity.ts'
+import { type UploadCapability, secondsOf } from '../auth/tokens.ts'
 import { awaited } from '../middleware/expect.ts'
 import { CAPABILITY_PARAMETER, type Gate, type GateState } from '../middleware/gate.ts'
 import { isDigestAlgorithm, parseDigest, tryParseDigest } from '../oci/digest.ts'
@@ -136,9 +137,15 @@ async function capabilityFor(ctx: Context, target: UploadTarget, authority: Auth
 }
 
 /** What of an identity a capability is bound to. */
-function originOf({ principalId, epoch, secretId }: Partial<Identity> = {}): Partial<Identity> {
+function originOf(identity: Partial<Identity> = {}): Omit<UploadCapability, 'upload' | 'repository'> {
+  const { principalId, epoch, secretId, endsAt } = identity
   if (principalId === undefined || epoch === undefined) return {}
-  return secretId === undefined ? { principalId, epoch } : { principalId, epoch, secretId }
+  return {
+    principalId,
+    epoch,
+    ...(secretId === undefined ? {} : { secretId }),
+    ...(endsAt === undefined ? {} : { endsAt: secondsOf(endsAt) }),
+  }
 }
 
 /**

@@ -224,6 +224,30 @@ void suite('the session of a CI job', () => {
     assert.equal((await begin(`Bearer ${token}`)).status, 401)
     assert.equal((await goOn(location)).status, 401)
   })
+
+  // Last: it moves the clock.
+  for (const how of ['its first token', 'a later token', 'the identity token itself']) {
+    test(`ends the uploads that were begun with ${how}, however often they are written to`, async () => {
+      const { name, identity } = await addRule(3_600)
+      const { token, refresh } = await login(name, identity)
+      const authorization: Record<string, string> = {
+        'its first token': `Bearer ${token}`,
+        'a later token': `Bearer ${(await refreshed(refresh)).token}`,
+        'the identity token itself': basic(name, identity),
+      }
+      let { status, location } = await begin(authorization[how] ?? '')
+      assert.equal(status, 202)
+      // Longer than the token, and not as long as the session.
+      for (let turn = 0; turn < 3; turn += 1) {
+        app.advance(1_100_000)
+        ;({ status, location } = await goOn(location))
+        assert.equal(status, 202)
+      }
+      app.advance(400_000)
+      assert.equal((await goOn(location)).status, 401)
+      app.advance(-3_700_000)
+    })
+  }
 })
 
 // Last: it moves the clock.

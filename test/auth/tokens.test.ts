@@ -17,7 +17,7 @@ const stranger = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const SIGNER = { kid: 'k1', key: pair.privateKey }
 const FRAME = { issuer: 'berth', audience: 'berth', issuedAt: NOW, expiresAt: NOW + 600 }
 const CLAIMS = {
-  identity: { kind: 'user', name: 'alice', principalId: 7, epoch: 3 },
+  identity: { kind: 'user', name: 'alice', principalId: 7, epoch: 3, endsAt: new Date((NOW + 900) * 1000) },
   access: [{ type: 'repository', name: 'team/app', actions: ['pull'], repository: 5 }],
   id: 'j1',
 } as const
