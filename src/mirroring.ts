@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { matchesPattern } from './oci/repository-pattern.ts'
+import { matchesPattern, patternRegex } from './oci/repository-pattern.ts'
 import type { MirrorControl } from './access/actor.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
@@ -23,7 +23,7 @@ import { removeLeftovers } from './mirror/spool.ts'
 import type { MirrorStats } from './mirror/stats.ts'
 import type { UpstreamOptions } from './mirror/upstream.ts'
 import { parseName } from './oci/name.ts'
-import type { RegistryContext } from './registry/context.ts'
+import type { RegistryContext, VisibleNames } from './registry/context.ts'
 import { FetchLeases } from './registry/fetch-leases.ts'
 import { MirroredUses } from './registry/mirrored-uses.ts'
 import { MirroredTags } from './registry/mirrored-tags.ts'
@@ -156,6 +156,7 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     upstream: upstreamOptions(config, documentMaxBytes),
     defaultNamespace: config.defaultNamespace,
     allows: repository => matches(allow, repository) && !matches(deny, repository),
+    allowedNames: allowedNames(config),
     tagLives: config.tagLives,
     defaultTtlMs: config.defaultTtlMs,
     offline: config.offline,
@@ -163,6 +164,14 @@ function openMirror(config: MirrorConfig, patienceMs: number, documentMaxBytes: 
     patienceMs,
     stats,
   })
+}
+
+/** Of the names of all repositories those that are not of the mirror, or that it may fetch. */
+function allowedNames({ prefix, allow, deny }: MirrorConfig): VisibleNames {
+  const here = (patterns: readonly string[]): string[] => patterns.map(pattern => patternRegex(`${prefix}/${pattern}`))
+  const others = `^(?!${prefix.replaceAll('.', '\\.')}/)`
+  const denied = here(deny).map(regex => regex.slice(1))
+  return [[others, ...here(allow)], ...(denied.length === 0 ? [] : [[`^(?!${denied.join('|')})`]])]
 }
 
 /** How another registry is reached, as its settings say. */

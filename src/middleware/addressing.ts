@@ -30,6 +30,7 @@ const REPOSITORY_PATH = /^\/v2\/(?!_catalog(?:\/|$))(.+)\/((?:manifests|blobs|ta
 export function addressing(mirrors: Addressing): Middleware {
   return async (ctx, next) => {
     ctx.state['scopeNames'] = (name: string) => scopeNames(mirrors, ctx, name)
+    ctx.state['canonicalName'] = (name: string) => canonical(mirrors, name)
     const [, asked, rest] = REPOSITORY_PATH.exec(ctx.path) ?? []
     if (asked === undefined || rest === undefined) {
       await next()
@@ -56,6 +57,12 @@ export function addressing(mirrors: Addressing): Middleware {
 export function scopeNamesOf(ctx: Context, name: string): readonly string[] {
   const names = ctx.state['scopeNames'] as ((name: string) => readonly string[]) | undefined
   return names === undefined ? [name] : names(name)
+}
+
+/** The one name of the repository that a parameter of a request means, as the name in its path is made one. */
+export function canonicalNameOf(ctx: Context, name: string): string {
+  const canonicalName = ctx.state['canonicalName'] as ((name: string) => string) | undefined
+  return canonicalName === undefined ? name : canonicalName(name)
 }
 
 function scopeNames(mirrors: Addressing, ctx: Context, name: string): readonly string[] {

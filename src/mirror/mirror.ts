@@ -2,6 +2,7 @@ import type { Digest } from '../oci/digest.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { type Reference, type RepositoryName } from '../oci/name.ts'
 import { tagMatcher } from '../oci/tag-pattern.ts'
+import type { VisibleNames } from '../registry/context.ts'
 import { UpstreamHealth } from './health.ts'
 import { MirrorStats } from './stats.ts'
 import { Upstream, type UpstreamOptions } from './upstream.ts'
@@ -22,6 +23,8 @@ export interface MirrorOptions {
   readonly defaultNamespace?: string | undefined
   /** Upstream repositories that may be fetched: true where it may. */
   readonly allows: (repository: string) => boolean
+  /** The same of the names here, for looking in the index; names that are not of the mirror match. */
+  readonly allowedNames: VisibleNames
   readonly tagLives: readonly TagLife[]
   readonly defaultTtlMs: number
   /** Whether only what is here is served and nothing is asked. */
@@ -59,14 +62,23 @@ export class Mirror {
    * @throws RegistryError NAME_UNKNOWN where the mirror does not fetch it.
    */
   upstreamName(name: RepositoryName): string {
-    const { prefix, defaultNamespace } = this.options
-    const short = name.slice(prefix.length + 1)
-    const repository = defaultNamespace === undefined || short.includes('/') ? short : `${defaultNamespace}/${short}`
+    const repository = this.#nameThere(name)
     if (this.options.allows(repository)) return repository
     throw new RegistryError('NAME_UNKNOWN', {
       message: `${repository} is not among what is mirrored from ${this.upstream.host}`,
       detail: { name },
     })
+  }
+
+  /** Whether a repository of ours is among those that may be fetched, and so given. */
+  allows(name: RepositoryName): boolean {
+    return this.options.allows(this.#nameThere(name))
+  }
+
+  #nameThere(name: RepositoryName): string {
+    const { prefix, defaultNamespace } = this.options
+    const short = name.slice(prefix.length + 1)
+    return defaultNamespace === undefined || short.includes('/') ? short : `${defaultNamespace}/${short}`
   }
 
   /** How long what a tag named stays fresh, in milliseconds. */

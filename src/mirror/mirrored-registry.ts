@@ -90,7 +90,14 @@ export function createMirroredRegistry(options: MirroredRegistryOptions): Regist
       return await mirroredReferrers(mirror, copies, name, subject, ask, caller)
     },
     listCatalog: (...args) => own.listCatalog(...args),
-    mountBlob: (mount, caller) => changes(mount.name, () => own.mountBlob(mount, caller)),
+    mountBlob: async (mount, caller) =>
+      await changes(mount.name, async () => {
+        const { from } = mount
+        // What is not allowed any more is no source, though it is here.
+        if (from !== undefined && mirrorOf(from)?.allows(from) === false) return false
+        const visible = [...mount.visible, ...mirrors.all.flatMap(({ options }) => options.allowedNames)]
+        return await own.mountBlob({ ...mount, visible }, caller)
+      }),
     deleteBlob: (name, ...rest) => changes(name, () => own.deleteBlob(name, ...rest)),
     startUpload: (name, ...rest) => changes(name, () => own.startUpload(name, ...rest)),
     uploadStatus: target => changes(target.name, () => own.uploadStatus(target)),

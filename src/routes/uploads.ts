@@ -3,6 +3,7 @@ import type { Context } from 'koa'
 import type { Authority } from '../auth/authority.ts'
 import type { Identity } from '../auth/identity.ts'
 import { type UploadCapability, secondsOf } from '../auth/tokens.ts'
+import { canonicalNameOf } from '../middleware/addressing.ts'
 import { awaited } from '../middleware/expect.ts'
 import { CAPABILITY_PARAMETER, type Gate, type GateState } from '../middleware/gate.ts'
 import { isDigestAlgorithm, parseDigest, tryParseDigest } from '../oci/digest.ts'
@@ -53,7 +54,7 @@ async function startUpload(ctx: Context, registry: Registry, authority: Authorit
   const mount = tryParseDigest(queryValue(ctx, 'mount') ?? '')
   if (mount !== undefined) {
     const asked = queryValue(ctx, 'from')
-    const from = asked === undefined ? undefined : tryParseName(asked)
+    const from = asked === undefined ? undefined : tryParseName(canonicalNameOf(ctx, asked))
     // A source that cannot exist, or that the caller may not pull, is no mount and no error: the client gets a session.
     const isSource = asked === undefined || (from !== undefined && (await mayPull(ctx, authority, from)))
     const visible = from === undefined ? await visibleTo(ctx, authority) : []

@@ -196,6 +196,19 @@ void suite('what clients call a repository of a mirror: distribution-spec, "Regi
     assert.match(refused.headers['www-authenticate'] ?? '', /scope="repository:hub\/library\/app:pull"/)
   })
 
+  void test('the source of a mount has both names too: distribution-spec, "Mounting a blob from another repository"', async () => {
+    const { body } = await ask('/v2/hub/app/manifests/v1')
+    const { digest } = (JSON.parse(body) as { config: { digest: string } }).config
+    assert.equal((await ask(`/v2/hub/app/blobs/${digest}`)).status, 200)
+    const token = await fetchToken(server.url, ['repository:mine/app:pull,push'], basic('admin', PASSWORD))
+    const mount = async (from: string): Promise<number> =>
+      (await ask(`/v2/mine/app/blobs/uploads/?mount=${digest}&from=${from}`, { token, form: '' })).status
+    // Stored a moment after it was sent.
+    while ((await mount('hub/library/app')) !== 201) await new Promise(setImmediate)
+    assert.equal(await mount('hub/app'), 201)
+    assert.equal(await mount('hub/none'), 202)
+  })
+
   void test('a token is asked for by the form of OAuth 2 just so', async () => {
     const form = new URLSearchParams({
       grant_type: 'password',

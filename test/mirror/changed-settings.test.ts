@@ -83,6 +83,12 @@ void suite('a mirror whose settings were changed', () => {
     mirror = new RegistryClient(server.url)
   }
 
+  /** Asks for the layer in a repository of our own: distribution-spec, "Mounting a blob from another repository". */
+  async function mount(from: string, into = 'mine/1'): Promise<number> {
+    const { status } = await mirror.ask(`/v2/${into}/blobs/uploads/?mount=${layer}${from}`, { method: 'POST' })
+    return status
+  }
+
   async function listed(path: string, key: 'tags' | 'manifests'): Promise<[unknown, string]> {
     const answer = await mirror.ask(`/v2/far/${path}`)
     assert.equal(answer.status, 200, path)
@@ -142,8 +148,16 @@ void suite('a mirror whose settings were changed', () => {
         const answer = await mirror.ask(`/v2/far/team/app/${path}`)
         assert.deepEqual([answer.status, await codeOf(answer)], [404, 'NAME_UNKNOWN'], path)
       }
+      assert.equal(await mount('&from=far/team/app'), 202)
+      assert.equal(await mount(''), 202)
     }
     assert.deepEqual(proxy.seen, [])
+    await restart({ tagTtl: '1h', allow: ['team/*'], deny: ['team/app/**', 'team'] })
+    assert.equal(await mount(''), 201)
+    await restart({ tagTtl: '1h', deny: ['team/app'] })
+    // A repository of our own that links it is a source like any other.
+    assert.equal(await mount('&from=mine/1', 'mine/a'), 201)
+    assert.equal(await mount('', 'mine/b'), 201)
     await restart({ tagTtl: '1h' })
     assert.equal((await mirror.ask('/v2/far/team/app/manifests/v1')).status, 200)
   })

@@ -40,6 +40,7 @@ void suite('an upstream that hardly sends', () => {
         documentMaxBytes: 1_000,
       },
       allows: () => true,
+      allowedNames: [],
       tagLives: [],
       defaultTtlMs: 0,
       offline: false,
