@@ -29,13 +29,17 @@ export function usageJobs(config: Config, db: Database, log: Log, metrics: Metri
       name: 'check usage',
       everyMs: MINUTE_MS,
       run: async signal => {
-        await checkUsage(db, {
-          everyMs: DAY_MS,
-          keepDays: Math.ceil(config.registry.usageHistoryMs / DAY_MS),
-          onDrift: warn,
-          pause: () => delay(CHECK_PAUSE_MS, undefined, { signal }),
-        })
-        await checkQuotas(db, DAY_MS, (quota, bytes) => warn({ quota, bytes }))
+        try {
+          await checkUsage(db, {
+            everyMs: DAY_MS,
+            keepDays: Math.ceil(config.registry.usageHistoryMs / DAY_MS),
+            onDrift: warn,
+            onFailure: (repositoryId, err) => log.warn({ repositoryId, err }, 'usage of a repository was not checked'),
+            pause: () => delay(CHECK_PAUSE_MS, undefined, { signal }),
+          })
+        } finally {
+          if (!signal.aborted) await checkQuotas(db, DAY_MS, (quota, bytes) => warn({ quota, bytes }))
+        }
       },
     },
     { name: 'measure usage', everyMs: MINUTE_MS, run: () => measureUsage(db, metrics) },

@@ -45,6 +45,8 @@ export interface UsageCheckOptions {
   readonly keepDays: number
   /** Told of what was counted wrongly, and is repaired now. */
   readonly onDrift: (drift: checks.Drift) => void
+  /** Told of a repository that could not be checked: it is tried again later, and the others do not wait for it. */
+  readonly onFailure: (repositoryId: number, error: unknown) => void
   /** Runs between repositories; may slow the check down, or end it by throwing. */
   readonly pause: () => Promise<void>
 }
@@ -56,22 +58,43 @@ export interface UsageCheckOptions {
 export async function checkUsage(db: Database, options: UsageCheckOptions): Promise<number> {
   await db.transaction(checks.insertMissingCounters)
   for (let looked = 0; ; looked++) {
-    const checked = await db.transaction(async tx => {
-      const next = await checks.lockUnchecked(tx, options.everyMs)
-      if (next === undefined) return undefined
-      const { repositoryId, isCounted } = next
-      await checks.forgetQuotas(tx, repositoryId)
-      if (!isCounted) await checks.discountHiddenLinks(tx, repositoryId)
-      return { isCounted, drift: await checks.checkRepository(tx, repositoryId) }
-    })
-    if (checked === undefined) {
+    const checked = await checkNext(db, options)
+    if (checked === 'none') {
       while ((await db.transaction(tx => checks.pruneDays(tx, options.keepDays, PRUNE_BATCH))) === PRUNE_BATCH);
       return looked
     }
-    const { isCounted, drift } = checked
-    const { repository: _repository, ...wrong } = drift
-    if (isCounted && Object.values(wrong).some(value => value !== 0)) options.onDrift(drift)
+    if (checked !== undefined) {
+      const { repository: _repository, ...wrong } = checked
+      if (Object.values(wrong).some(value => value !== 0)) options.onDrift(checked)
+    }
     await options.pause()
+  }
+}
+
+/** Answers the drift of a repository; undefined where it was counted for the first time, or could not be checked. */
+async function checkNext(
+  db: Database,
+  { everyMs, onFailure }: UsageCheckOptions,
+): Promise<checks.Drift | 'none' | undefined> {
+  let picked: number | undefined
+  try {
+    return await db.transaction(async tx => {
+      picked = undefined
+      const next = await checks.lockUnchecked(tx, everyMs)
+      if (next === undefined) return 'none'
+      const { repositoryId, isCounted } = next
+      picked = repositoryId
+      await checks.forgetQuotas(tx, repositoryId)
+      if (!isCounted) await checks.discountHiddenLinks(tx, repositoryId)
+      const drift = await checks.checkRepository(tx, repositoryId)
+      return isCounted ? drift : undefined
+    })
+  } catch (error) {
+    const failing = picked
+    if (failing === undefined) throw error
+    await db.transaction(tx => checks.deferCheck(tx, failing, everyMs))
+    onFailure(failing, error)
+    return undefined
   }
 }
 

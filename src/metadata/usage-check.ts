@@ -5,6 +5,8 @@ import { insertReleases } from './usage.ts'
 // The slow comparison of counters with what they count. Each is one statement, whose snapshot has a change together with
 // what was noted of it, so that nobody is locked out; and a repair is a change like any other.
 
+const RETRY_MS = 60 * 60_000
+
 /** What was counted wrongly in a repository: truth less counters. All 0: nothing. */
 export interface Drift {
   readonly repository: string
@@ -40,6 +42,15 @@ export async function lockUnchecked(
     [ageMs],
   )
   return row && { repositoryId: row.repository_id, isCounted: row.is_counted }
+}
+
+/** Lets a repository whose check failed be the next to check in an hour, or in `ageMs` where that is less. */
+export async function deferCheck(tx: Transaction, repositoryId: number, ageMs: number): Promise<void> {
+  await tx.query(
+    `update repository_usage set checked_at = clock_timestamp() - $2 * interval '1 millisecond'
+      where repository_id = $1`,
+    [repositoryId, Math.max(ageMs - RETRY_MS, 0)],
+  )
 }
 
 /** Compares the locked counters of a repository with its rows, repairs them, and keeps the day's figures. Answers the drift. */

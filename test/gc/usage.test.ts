@@ -8,9 +8,13 @@ import { parseName } from '../../src/oci/name.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { PUSHER, type TestRegistry, pushBlob, pushImage, withRegistry } from '../support/registry.ts'
 import { assertUsageIsTrue, setQuota } from '../support/usage.ts'
+import { wrapDatabase } from '../support/wrapped-database.ts'
 
 const DAY_MS = 86_400_000
 const LIMIT = 1_000_000
+const failed = (_repositoryId: number, error: unknown): never => {
+  throw error
+}
 
 void suite('the check of what is counted', () => {
   let database: TestDatabase
@@ -36,7 +40,13 @@ void suite('the check of what is counted', () => {
     await change('update repository_usage set checked_at = null')
     await change('update quota set checked_at = null')
     const onDrift = (drift: Drift): void => void found.push(drift)
-    await checkUsage(database.db, { everyMs: DAY_MS, keepDays: 400, onDrift, pause: async () => undefined })
+    await checkUsage(database.db, {
+      everyMs: DAY_MS,
+      keepDays: 400,
+      onDrift,
+      onFailure: failed,
+      pause: async () => undefined,
+    })
     await foldAllUsage(database.db)
     await checkQuotas(database.db, DAY_MS, (_quota, bytes) => void found.push(bytes))
     return found
@@ -49,10 +59,58 @@ void suite('the check of what is counted', () => {
   })
 
   test('looks at each repository once in its time, and not again before', async () => {
-    const options = { everyMs: DAY_MS, keepDays: 400, onDrift: () => undefined, pause: async () => undefined }
+    const options = {
+      everyMs: DAY_MS,
+      keepDays: 400,
+      onDrift: () => undefined,
+      onFailure: failed,
+      pause: async () => undefined,
+    }
     await change('update repository_usage set checked_at = null')
     assert.equal(await checkUsage(database.db, options), 2)
     assert.equal(await checkUsage(database.db, options), 0)
+  })
+
+  test('goes on with the other repositories where one cannot be checked, and says so', async () => {
+    await foldAllUsage(database.db)
+    await change(`update repository_usage set counted_at = null, checked_at = null`)
+    await change(`update quota set checked_at = null`)
+    const [failing] = await database.db.query<{ id: number }>(`select id from repository where name = 'team/a'`)
+    const slow = new Error('canceling statement due to statement timeout')
+    const db = wrapDatabase(database.db, {
+      transaction: work =>
+        database.db.transaction(tx =>
+          work({
+            ...tx,
+            script: text => tx.script(text),
+            query: (text, values) => {
+              if (text.includes('cross join (select count(*) as tags') && values?.[0] === failing?.id) throw slow
+              return tx.query(text, values)
+            },
+          }),
+        ),
+    })
+    const failures: unknown[] = []
+    const options = {
+      everyMs: DAY_MS,
+      keepDays: 400,
+      onDrift: () => undefined,
+      onFailure: (repositoryId: number, error: unknown) => void failures.push([repositoryId, error]),
+      pause: async () => undefined,
+    }
+    assert.equal(await checkUsage(db, options), 2)
+    assert.deepEqual(failures, [[failing?.id, slow]])
+    const rows = await database.db.query(
+      `select r.name, u.counted_at is not null as counted, u.checked_at is not null as checked
+         from repository_usage u join repository r on r.id = u.repository_id order by r.name`,
+    )
+    assert.deepEqual(rows, [
+      { name: 'team/a', counted: false, checked: true },
+      { name: 'team/b', counted: true, checked: true },
+    ])
+    // Once its time has come it is counted after all.
+    await check()
+    assert.deepEqual(await database.db.query('select from repository_usage where counted_at is null'), [])
   })
 
   const FAULTS: readonly (readonly [string, string])[] = [

@@ -68,6 +68,7 @@ void suite('an index from before usage was counted', () => {
       everyMs: DAY_MS,
       keepDays: 400,
       onDrift: (drift: unknown) => void drifts.push(drift),
+      onFailure: (_repositoryId: number, error: unknown) => void drifts.push(error),
       pause: () => Promise.resolve(),
     }
     // A process that ends after the first is followed by another.
