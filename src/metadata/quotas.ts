@@ -113,7 +113,8 @@ const BATCH = 20
 
 /**
  * Counts what was there before quotas were made, in batches of repositories that are locked for the moment of their
- * counting. Those that were never counted themselves are waited for: the quota is counted by a later call. Repeating it, and several at once, do no harm; one that was broken off goes on where it was.
+ * counting. Those that were never counted themselves are passed over, or what ends to count there would be given back though
+ * it was never added; the quota is counted by a later call. Repeating it, and several at once, do no harm; one that was broken off goes on where it was.
  */
 export async function countQuotas(db: Database, signal?: AbortSignal): Promise<void> {
   const uncounted = await db.query<{ id: number; regex: string; measure: string }>(
@@ -131,8 +132,9 @@ export async function countQuotas(db: Database, signal?: AbortSignal): Promise<v
     await db.transaction(async tx => {
       await tx.query(
         `update quota set counted_at = clock_timestamp() where id = $1
-            and not exists (select from repository_usage u join repository r on r.id = u.repository_id
-                             where u.counted_at is null and r.deleted_at is null and r.name ~ $2)`,
+            and not exists (select from repository r left join repository_usage u on u.repository_id = r.id
+                             where (u.counted_at is null or not r.quotas @> array[$1::bigint])
+                               and r.deleted_at is null and r.name ~ $2)`,
         [quota.id, quota.regex],
       )
     })
@@ -146,8 +148,9 @@ async function countBatch(
 ): Promise<readonly number[]> {
   // Whoever changes what a repository uses holds its row, so nothing is under way in these.
   const locked = await tx.query<{ id: number }>(
-    `select id from repository where id > $2 and deleted_at is null and name ~ $3 and not quotas @> array[$1::bigint]
-      order by id limit $4 for update`,
+    `select id from repository r where id > $2 and deleted_at is null and name ~ $3 and not quotas @> array[$1::bigint]
+        and exists (select from repository_usage u where u.repository_id = r.id and u.counted_at is not null)
+      order by id limit $4 for update of r`,
     [quota.id, last, quota.regex, BATCH],
   )
   const ids = locked.map(row => row.id)

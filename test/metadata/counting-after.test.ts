@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { checkQuotas, checkUsage } from '../../src/gc/usage.ts'
+import { checkQuotas, checkUsage, foldAllUsage } from '../../src/gc/usage.ts'
 import { migrate } from '../../src/metadata/migrate.ts'
 import { countQuotas, findQuota } from '../../src/metadata/quotas.ts'
+import { discountHiddenLinks } from '../../src/metadata/usage-check.ts'
 import { type UsageRow, listUsage } from '../../src/metadata/usage.ts'
 import { type TestDatabase, withEmptyDatabase } from '../support/database.ts'
 import { assertUsageIsTrue, setQuota } from '../support/usage.ts'
@@ -62,6 +63,13 @@ void suite('an index from before usage was counted', () => {
       await setQuota(index.db, 'team/**', 10_000, measure)
       const quota = await findQuota(index.db, 'team/**', measure)
       assert.equal(quota?.counted_at, null, 'nor is a quota')
+    }
+    // What ends to count meanwhile is not given back to quotas that were never told of it.
+    const [first] = await index.db.query<{ id: number }>(`select id from repository where name = 'team/a'`)
+    await index.db.transaction(tx => discountHiddenLinks(tx, first?.id ?? 0))
+    await foldAllUsage(index.db)
+    for (const measure of ['logical', 'physical'] as const) {
+      assert.equal((await findQuota(index.db, 'team/**', measure))?.used_bytes, 0, measure)
     }
     const drifts: unknown[] = []
     const options = {
