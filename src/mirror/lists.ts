@@ -18,8 +18,8 @@ const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/
 /**
  * Tags as the upstream lists them now; where it does not answer or is not asked, those that are here, with a warning:
  * distribution-spec, "Listing Tags".
- * @throws RegistryError NAME_UNKNOWN; where nothing is here what the upstream's failure means: an empty list would say that
- * there are none.
+ * @throws RegistryError NAME_UNKNOWN, offline for what is not here; where nothing is here what the upstream's failure means:
+ * an empty list would say that there are none.
  */
 export async function mirroredTags(
   mirror: Mirror,
@@ -31,6 +31,7 @@ export async function mirroredTags(
 ): Promise<Page<string>> {
   const repository = mirror.upstreamName(name)
   if (limit === 0) return { items: [] }
+  if (mirror.options.offline) return incomplete(await copies.listTags(name, last, limit, caller), offline(mirror))
   const here = async (failure: UpstreamFailure): Promise<Page<string>> => {
     try {
       const page = await copies.listTags(name, last, limit, caller)
@@ -41,7 +42,6 @@ export async function mirroredTags(
     }
     throw refusalOf(failure, 'NAME_UNKNOWN')
   }
-  if (mirror.options.offline) return await here(offline(mirror))
   try {
     const query = new URLSearchParams({ n: String(limit) })
     if (last !== '') query.set('last', last)
@@ -81,7 +81,7 @@ export interface ReferrersAsk {
 /**
  * Referrers as the upstream lists them now, by its API or by the tag it uses in place of one; where it does not answer or
  * is not asked, those that are here, with a warning, and where there are none the failure: an empty list would say that
- * there are none.
+ * there are none. Offline it is given of a manifest that is here.
  */
 export async function mirroredReferrers(
   mirror: Mirror,
@@ -96,7 +96,8 @@ export async function mirroredReferrers(
   const here = async (failure: UpstreamFailure): Promise<Page<Referrer>> => {
     const page = await copies.listReferrers(name, subject, ask, caller)
     const isEnd = page.items.length === 0 && ask.last !== ''
-    if (isEnd || page.items.length > 0) return incomplete(page, failure)
+    const isSure = isEnd || (mirror.options.offline && (await isHere(copies, name, subject, caller)))
+    if (isSure || page.items.length > 0) return incomplete(page, failure)
     throw refusalOf(failure, 'NAME_UNKNOWN')
   }
   if (mirror.options.offline) return await here(offline(mirror))
@@ -112,6 +113,16 @@ export async function mirroredReferrers(
   } catch (error) {
     if (!(error instanceof UpstreamFailure)) throw error
     return await here(error)
+  }
+}
+
+async function isHere(copies: Registry, name: RepositoryName, digest: Digest, caller: Caller): Promise<boolean> {
+  try {
+    await copies.statManifest(name, { digest }, caller)
+    return true
+  } catch (error) {
+    if (error instanceof RegistryError && error.code === 'MANIFEST_UNKNOWN') return false
+    throw error
   }
 }
 

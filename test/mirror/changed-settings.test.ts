@@ -98,20 +98,14 @@ void suite('a mirror whose settings were changed', () => {
   }
 
   /** In both cases nobody says what the upstream has. */
-  async function checkLists(): Promise<void> {
+  async function checkLists(failing: readonly string[]): Promise<void> {
     const [tags, warning] = await listed('team/app/tags/list', 'tags')
     assert.deepEqual(tags, ['v1'])
     assert.match(warning, /^299 - "this is what is here and may not be all: /)
     const [referrers, other] = await listed(`team/app/referrers/${image}`, 'manifests')
     assert.deepEqual(referrers, [signature])
     assert.match(other, /may not be all/)
-    for (const path of [
-      `team/app/referrers/${digestOf('never asked for')}`,
-      `team/app/referrers/${image}?artifactType=application/sbom`,
-      `team/never/referrers/${image}`,
-      'team/digests/tags/list',
-      'team/never/tags/list',
-    ]) {
+    for (const path of failing) {
       const answer = await mirror.ask(`/v2/far/${path}`)
       assert.deepEqual([answer.status, await codeOf(answer)], [503, 'UNAVAILABLE'], path)
     }
@@ -120,7 +114,13 @@ void suite('a mirror whose settings were changed', () => {
 
   void test('where the upstream is out of reach a list is what is here, and never empty for want of an answer', async () => {
     proxy.whim = () => 'cut'
-    await checkLists()
+    await checkLists([
+      `team/app/referrers/${digestOf('never asked for')}`,
+      `team/app/referrers/${image}?artifactType=application/sbom`,
+      `team/never/referrers/${image}`,
+      'team/digests/tags/list',
+      'team/never/tags/list',
+    ])
   })
 
   for (const [what, body] of [
@@ -137,7 +137,19 @@ void suite('a mirror whose settings were changed', () => {
 
   void test('offline a list is what is here too, and the upstream is not asked', async () => {
     await restart({ offline: true })
-    await checkLists()
+    await checkLists([`team/app/referrers/${digestOf('never asked for')}`, `team/never/referrers/${image}`])
+    // No failure that goes by: a repository is here or is not (distribution-spec, "Listing Tags", "Listing Referrers").
+    const answer = await mirror.ask('/v2/far/team/never/tags/list')
+    assert.deepEqual([answer.status, await codeOf(answer)], [404, 'NAME_UNKNOWN'])
+    for (const [path, key] of [
+      ['team/digests/tags/list', 'tags'],
+      [`team/app/referrers/${image}?artifactType=application/sbom`, 'manifests'],
+      [`team/app/referrers/${signature}`, 'manifests'],
+    ] as const) {
+      const [items, warning] = await listed(path, key)
+      assert.deepEqual(items, [], path)
+      assert.match(warning, /may not be all: the mirror is offline/)
+    }
     assert.deepEqual(proxy.seen, [])
   })
 
