@@ -57,7 +57,7 @@ export class MirrorFleet implements MirrorControl {
         prefix: config.prefix,
         totals: mirror.stats.totals,
         rate: mirror.stats.rate,
-        isLeftAlone: mirror.health.closed !== undefined,
+        isLeftAlone: mirror.health.paused !== undefined,
         maxBytes: config.maxBytes,
       })),
     )
@@ -214,6 +214,6 @@ function viewOf({ config, mirror, version }: Running): MirrorView {
     allowPrivate: config.allowPrivate,
     maxBytes: config.maxBytes ?? null,
     bytesPerSecond: config.bytesPerSecond ?? null,
-    leftAlone: mirror.health.closed?.message ?? null,
+    leftAlone: mirror.health.paused?.message ?? null,
   }
 }

@@ -13,14 +13,14 @@ export interface BackOff {
 export const BACK_OFF: BackOff = { failures: 3, firstMs: 1_000, mostMs: 60_000, limitedMs: 30_000 }
 
 /** Asked; so many failures in a row. */
-interface Open {
-  readonly state: 'open'
+interface Asking {
+  readonly state: 'asking'
   readonly failures: number
 }
 
 /** Left alone until then; one request tries after that, and while it does `isProbing`. */
-interface Closed {
-  readonly state: 'closed'
+interface Paused {
+  readonly state: 'paused'
   readonly until: number
   readonly isProbing: boolean
   /** Pauses in a row, this one included. */
@@ -29,16 +29,16 @@ interface Closed {
 }
 
 /**
- * Whether an upstream is worth asking: a circuit breaker. Open, it is asked; after several failures in a row, or one "too
- * many requests", it is closed for a while and nothing is asked; then one request tries, and what comes of it decides for
- * all. What was asked before it was closed decides nothing any more, except that "too many requests" always closes it and
- * never shortens a pause. Each process finds out for itself.
+ * Whether an upstream is worth asking: a circuit breaker. It is asked; after several failures in a row, or one "too many
+ * requests", it is paused for a while and nothing is asked; then one request tries, and what comes of it decides for all.
+ * What was asked before the pause decides nothing any more, except that "too many requests" always begins one and never
+ * shortens one. Each process finds out for itself.
  */
 export class UpstreamHealth {
   readonly #backOff: BackOff
   readonly #now: () => number
-  #is: Open | Closed = { state: 'open', failures: 0 }
-  /** Counts closings, probes and openings: by it an answer is known to be to a question of before. */
+  #is: Asking | Paused = { state: 'asking', failures: 0 }
+  /** Counts pauses, probes and their ends: by it an answer is known to be to a question of before. */
   #era = 0
 
   constructor(backOff: BackOff = BACK_OFF, now: () => number = () => performance.now()) {
@@ -47,8 +47,8 @@ export class UpstreamHealth {
   }
 
   /** The failure for which nothing is asked now; its `Retry-After` is what is left of the pause. */
-  get closed(): UpstreamFailure | undefined {
-    if (this.#is.state === 'open') return undefined
+  get paused(): UpstreamFailure | undefined {
+    if (this.#is.state === 'asking') return undefined
     const { until, isProbing, failure } = this.#is
     const leftMs = until - this.#now()
     if (leftMs <= 0 && !isProbing) return undefined
@@ -58,9 +58,9 @@ export class UpstreamHealth {
 
   /** Asks, unless the upstream is left alone. @throws UpstreamFailure the last one again, or that of `ask` */
   async run<T>(ask: () => Promise<T>): Promise<T> {
-    const { closed } = this
-    if (closed !== undefined) throw closed
-    if (this.#is.state === 'closed') this.#become({ ...this.#is, isProbing: true })
+    const { paused } = this
+    if (paused !== undefined) throw paused
+    if (this.#is.state === 'paused') this.#become({ ...this.#is, isProbing: true })
     const era = this.#era
     try {
       const answer = await ask()
@@ -76,47 +76,47 @@ export class UpstreamHealth {
     }
   }
 
-  #become(state: Open | Closed): void {
+  #become(state: Asking | Paused): void {
     this.#is = state
     this.#era += 1
   }
 
   #answered(era: number): void {
     if (era !== this.#era) return
-    if (this.#is.state === 'closed') this.#become({ state: 'open', failures: 0 })
-    else this.#is = { state: 'open', failures: 0 }
+    if (this.#is.state === 'paused') this.#become({ state: 'asking', failures: 0 })
+    else this.#is = { state: 'asking', failures: 0 }
   }
 
   /** A probe that told nothing about the upstream: the next request is one. */
   #abandoned(era: number): void {
-    if (era === this.#era && this.#is.state === 'closed') this.#become({ ...this.#is, isProbing: false })
+    if (era === this.#era && this.#is.state === 'paused') this.#become({ ...this.#is, isProbing: false })
   }
 
   #failed(era: number, failure: UpstreamFailure): void {
     if (era !== this.#era) return
     const { failures, firstMs, mostMs } = this.#backOff
-    if (this.#is.state === 'open' && this.#is.failures + 1 < failures) {
-      this.#is = { state: 'open', failures: this.#is.failures + 1 }
+    if (this.#is.state === 'asking' && this.#is.failures + 1 < failures) {
+      this.#is = { state: 'asking', failures: this.#is.failures + 1 }
       return
     }
     const pauses = this.#pauses
     const asked = Math.min(retryAfterMs(failure.retryAfter) ?? 0, mostMs)
-    this.#close(Math.max(Math.min(firstMs * 2 ** pauses, mostMs), asked), failure)
+    this.#pause(Math.max(Math.min(firstMs * 2 ** pauses, mostMs), asked), failure)
   }
 
   #limited(failure: UpstreamFailure): void {
     const { firstMs, limitedMs } = this.#backOff
-    this.#close(Math.max(retryAfterMs(failure.retryAfter) ?? limitedMs, firstMs), failure)
+    this.#pause(Math.max(retryAfterMs(failure.retryAfter) ?? limitedMs, firstMs), failure)
   }
 
-  #close(pauseMs: number, failure: UpstreamFailure): void {
+  #pause(pauseMs: number, failure: UpstreamFailure): void {
     const until = this.#now() + pauseMs
-    if (this.#is.state === 'closed' && this.#is.until > until) return
-    this.#become({ state: 'closed', until, isProbing: false, pauses: this.#pauses + 1, failure })
+    if (this.#is.state === 'paused' && this.#is.until > until) return
+    this.#become({ state: 'paused', until, isProbing: false, pauses: this.#pauses + 1, failure })
   }
 
   get #pauses(): number {
-    return this.#is.state === 'closed' ? this.#is.pauses : 0
+    return this.#is.state === 'paused' ? this.#is.pauses : 0
   }
 }
 
