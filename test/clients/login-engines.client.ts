@@ -61,7 +61,7 @@ describe('engines that log in', () => {
       await push('team/docker')
       assert.ok((await mountsDuring(scene.server, () => push('team/docker-too'))) > 0)
       await pull('team/app')
-      await fails(push('other/docker'), /denied: requested access to the resource is denied/)
+      await fails(push('other/docker'), /denied: alice may not push here/)
       await fails(pull('other/app'), /pull access denied/)
       await engine.docker('logout', host)
       await fails(pull('team/app'), /pull access denied/)

@@ -135,9 +135,17 @@ async function answers(url: string): Promise<boolean> {
   )
 }
 
-async function ask(url: string, path: string, token?: string): Promise<{ status: number; challenge: string | null }> {
+/** The challenge without its description (RFC 6750 section 3), which only one of them gives. */
+async function ask(
+  url: string,
+  path: string,
+  token?: string,
+): Promise<{ status: number; challenge: string | undefined }> {
   const headers = token === undefined ? {} : { Authorization: `Bearer ${token}` }
   const answer = await fetch(`${url}${path}`, { headers })
   await answer.text()
-  return { status: answer.status, challenge: answer.headers.get('www-authenticate') }
+  return {
+    status: answer.status,
+    challenge: answer.headers.get('www-authenticate')?.replace(/,error_description="[^"]*"$/, ''),
+  }
 }
