@@ -78,6 +78,7 @@ export class MirrorFleet implements MirrorControl {
     const of = (prefix: string | undefined): MirrorConfig | undefined =>
       this.#running.find(({ config }) => config.prefix === prefix)?.config
     return {
+      hasMirrors: () => this.#running.length > 0,
       byNamespace: namespace => of(this.set.namespaces.get(namespace)),
       byHost: host => of(this.set.hosts.get(host)),
       byName: name => this.#running.find(({ config }) => name.startsWith(`${config.prefix}/`))?.config,

@@ -11,6 +11,8 @@ export interface AddressedMirror {
 
 /** How clients may name repositories of mirrors besides by their prefix. */
 export interface Addressing {
+  /** Whether there are mirrors: without any, whatever clients say in `?ns=` can only mean this registry. */
+  readonly hasMirrors: () => boolean
   /** The mirror that is meant by the upstream's own name, in lower case, as clients say it in `?ns=`. */
   readonly byNamespace: (namespace: string) => AddressedMirror | undefined
   /** The mirror that stands at the root of a host, in lower case, with or without its port. */
@@ -25,7 +27,7 @@ const REPOSITORY_PATH = /^\/v2\/(?!_catalog(?:\/|$))(.+)\/((?:manifests|blobs|ta
  * Leads requests for an upstream's repositories to those of its mirror: distribution-spec, "Registry Proxying". `ns` names
  * one of the mirrors and nothing else, so nobody can make the registry ask another. Every repository has one name in the
  * end, which is what grants are checked against: `hub/alpine` is `hub/library/alpine`.
- * Throws NAME_UNKNOWN for a namespace that is not mirrored, on which clients go to the next registry they know.
+ * Throws NAME_UNKNOWN for a namespace that is not one of the mirrors there are, on which clients go to the next registry they know.
  */
 export function addressing(mirrors: Addressing): Middleware {
   return async (ctx, next) => {
@@ -36,7 +38,7 @@ export function addressing(mirrors: Addressing): Middleware {
       await next()
       return
     }
-    const namespace = namespaceOf(ctx)
+    const namespace = mirrors.hasMirrors() ? namespaceOf(ctx) : undefined
     const mirror = namespace === undefined ? mirrorAt(mirrors, ctx) : mirrors.byNamespace(namespace.toLowerCase())
     if (namespace !== undefined && mirror === undefined) {
       const message = 'there is no mirror of that namespace'

@@ -237,3 +237,13 @@ void suite('what clients call a repository of a mirror: distribution-spec, "Regi
     assert.equal(put.status, 405)
   })
 })
+
+test('a registry without mirrors is meant by every namespace: containerd says the name that hosts.toml gives it an alias for', async t => {
+  const server = await startServer()
+  t.after(() => server.stop())
+  const digest = await new RegistryClient(server.url).pushImage('team/app', 'v1')
+  const answer = await fetch(`${server.url}/v2/team/app/manifests/v1?ns=registry.example`, {
+    headers: { Accept: OCI_MANIFEST },
+  })
+  assert.deepEqual([answer.status, answer.headers.get('docker-content-digest')], [200, digest])
+})
