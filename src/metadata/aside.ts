@@ -7,6 +7,7 @@ const ASIDE = new Set([
   'manifest_pull',
   'pull_counting',
   'refresh_token',
+  'sync_upload',
   'tag_history',
   'tag_pull',
   'token_secret',
