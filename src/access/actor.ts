@@ -1,9 +1,11 @@
 import type { RequestSource } from '../auth/authority.ts'
 import type { Identity, PatternActions } from '../auth/identity.ts'
 import { mayAdminister } from '../auth/policy.ts'
+import { findSecretStates } from '../metadata/access-tokens.ts'
 import { type NewAudit, insertAudit } from '../metadata/audit.ts'
 import type { Database, Queryable, Transaction } from '../metadata/database.ts'
 import type { WorkName } from '../metadata/maintenance.ts'
+import { findPrincipals } from '../metadata/principals.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { grantsFor } from './grants.ts'
 
@@ -115,11 +117,25 @@ export interface AdministrationContext {
 export const EVERYTHING = '**'
 
 /**
+ * Makes sure that what an actor showed still proves who that is: it was shown before the request's body came, which may
+ * have been long ago. @throws RegistryError UNAUTHORIZED.
+ */
+export async function requireStillProven(db: Queryable, { principalId, epoch, secretId }: Identity): Promise<void> {
+  if (principalId === undefined) return
+  const [principal] = await findPrincipals(db, [principalId])
+  const isSame = principal?.active === true && (epoch === undefined || principal.epoch === epoch)
+  if (isSame && (secretId === undefined || (await findSecretStates(db, [secretId])).some(({ active }) => active)))
+    return
+  throw new RegistryError('UNAUTHORIZED', { message: 'what was shown is not valid any more: log in again' })
+}
+
+/**
  * Makes sure that an actor administers everything that each of `patterns` names; without any, the registry itself.
  * @throws RegistryError DENIED.
  */
 export async function requireAdmin(db: Queryable, actor: Actor, patterns: readonly string[] = []): Promise<void> {
   const { identity } = actor
+  await requireStillProven(db, identity)
   const grants = await grantsFor(db, identity)
   const needed = patterns.length === 0 ? [EVERYTHING] : patterns
   const beyond = needed.find(pattern => !mayAdminister(identity, grants, pattern))
@@ -149,6 +165,7 @@ export async function asAdmin<T>(
  */
 export async function administeredBy(db: Queryable, actor: Actor): Promise<Administered> {
   const { identity } = actor
+  await requireStillProven(db, identity)
   const grants = await grantsFor(db, identity)
   const isAdmin = (entries: readonly PatternActions[] | undefined): boolean =>
     entries?.some(({ actions }) => actions.includes('admin')) ?? true
@@ -176,8 +193,8 @@ export function requireUnscoped(actor: Actor): void {
 }
 
 /**
- * @throws RegistryError DENIED for a session by a personal token: what it makes would outlive it, and not end where it is
- * taken back.
+ * @throws RegistryError DENIED for a session by a personal token: a secret that it makes would be one more for the same
+ * user, and not end where it is taken back.
  */
 export function requireOwnLogin(actor: Actor): void {
   const { kind, secretId } = actor.identity

@@ -11,6 +11,7 @@ import {
   requireAdmin,
   requireOwnLogin,
   requireUnscoped,
+  requireStillProven,
 } from './actor.ts'
 import { checkPatterns } from './grant-admin.ts'
 import { checkName, found, unlessTaken } from './names.ts'
@@ -134,6 +135,7 @@ async function tokenOwner(
   const own = principalId === undefined ? [] : await findPrincipals(db, [principalId])
   const principal = user === undefined ? own[0] : await findPrincipal(db, user)
   if (principal === undefined || principal.id !== principalId) await requireAdmin(db, actor)
+  else await requireStillProven(db, actor.identity)
   if (principal?.kind === 'user') return principal
   throw new RegistryError('NOT_FOUND', {
     message: `there is no user ${user ?? name}, and only users have personal tokens`,

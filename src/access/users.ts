@@ -125,8 +125,14 @@ export async function setUserPassword(
   const hash = await hashPassword(password, siteOf(actor.source.client))
   await db.transaction(async tx => {
     // Time has passed since, and what a hash costs.
-    if (!isOwn) await requireAdmin(tx, actor)
-    found((await rows.setPasswordHash(tx, user.id, hash)) || undefined, `user ${change.name}`)
+    if (!isOwn) {
+      await lockAdministrators(tx)
+      await requireAdmin(tx, actor)
+    }
+    // Who knew the former password must not write over what an administrator has set meanwhile.
+    const changed = await rows.setPasswordHash(tx, user.id, hash, isOwn ? user.epoch : undefined)
+    if (isOwn && !changed) throw new RegistryError('CONFLICT', { message: `user ${user.name} was changed meanwhile` })
+    found(changed || undefined, `user ${change.name}`)
     await record(tx, actor, 'user.password', { user: change.name })
   })
   context.onPrincipalChanged(user.id)

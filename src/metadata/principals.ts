@@ -79,12 +79,16 @@ export async function insertPrincipal(tx: Transaction, principal: NewPrincipal):
   return rows[0]?.id
 }
 
-/** Sets a user's password hash and ends every token issued before. False when there is no such principal. */
-export async function setPasswordHash(tx: Transaction, id: number, hash: string): Promise<boolean> {
-  const rows = await tx.query('update principal set password_hash = $2, epoch = epoch + 1 where id = $1 returning id', [
-    id,
-    hash,
-  ])
+/**
+ * Sets a user's password hash and ends every token issued before; with `epoch` only where the principal is still of it and
+ * not disabled. False when nothing was changed.
+ */
+export async function setPasswordHash(tx: Transaction, id: number, hash: string, epoch?: number): Promise<boolean> {
+  const rows = await tx.query(
+    `update principal set password_hash = $2, epoch = epoch + 1
+      where id = $1 and ($3::bigint is null or (epoch = $3 and disabled_at is null)) returning id`,
+    [id, hash, epoch ?? null],
+  )
   return rows.length === 1
 }
 

@@ -3,6 +3,8 @@ import { after, before, suite, test } from 'node:test'
 import type { Actor } from '../../src/access/actor.ts'
 import { type Administration, createAdministration } from '../../src/access/administration.ts'
 import { NO_MIRRORS, LOCAL, withAdministration } from '../support/administration.ts'
+import { verifyPassword } from '../../src/auth/passwords.ts'
+import type { RegistryError } from '../../src/oci/errors.ts'
 import { type TestDatabase, withDatabase } from '../support/database.ts'
 import { wrapDatabase } from '../support/wrapped-database.ts'
 
@@ -44,11 +46,18 @@ before(async () => {
   await local.createUser(LOCAL, { name: 'root', password: 'a password of the tests' })
   await local.addGrant(LOCAL, { subject: { kind: 'principal', name: 'root' }, pattern: '**', actions: ['admin'] })
   await local.createUser(LOCAL, { name: 'lead', password: 'a password of the tests' })
-  const [row] = await db.query<{ id: number }>(`select id from principal where name = 'lead'`)
-  assert.ok(row !== undefined)
-  lead = { identity: { kind: 'user', name: 'lead', principalId: row.id, epoch: 0 }, source: LOCAL.source }
+  await proveAgain()
 })
 after(() => database.close())
+
+/** The actor logs in anew. */
+async function proveAgain(): Promise<void> {
+  const [row] = await database.db.query<{ id: number; epoch: number }>(
+    `select id, epoch from principal where name = 'lead'`,
+  )
+  assert.ok(row !== undefined)
+  lead = { identity: { kind: 'user', name: 'lead', principalId: row.id, epoch: row.epoch }, source: LOCAL.source }
+}
 
 /** Lets the actor administer `pattern` and nothing else. */
 async function give(pattern: string): Promise<void> {
@@ -161,6 +170,44 @@ void suite('rights are looked at where they are used (CWE-367)', () => {
       await act()
     })
   }
+
+  for (const [what, { needs, prepare, act }] of Object.entries(ACTS)) {
+    test(`${what} is refused to who was disabled just before`, async () => {
+      await prepare?.().catch(() => undefined) // it is there since the test before
+      await give(needs)
+      between = () => local.setUserDisabled(LOCAL, 'lead', true)
+      await assert.rejects(act(), /not valid any more/)
+      assert.equal(between, undefined, 'the act came to its transaction')
+      await local.setUserDisabled(LOCAL, 'lead', false)
+      await proveAgain()
+    })
+  }
+
+  test('nothing is done for a token that was taken back just before', async () => {
+    await give('**')
+    await local.createToken(LOCAL, { name: 'shown', user: 'lead' })
+    const [secret] = await database.db.query<{ id: number }>(
+      `select s.id from token_secret s join access_token t on t.id = s.token_id where t.name = 'shown'`,
+    )
+    assert.ok(secret !== undefined)
+    const byToken: Actor = { ...lead, identity: { ...lead.identity, secretId: secret.id } }
+    between = () => local.deleteToken(LOCAL, { name: 'shown', user: 'lead' })
+    await assert.rejects(admin.createGroup(byToken, 'by-token'), /not valid any more/)
+    const other = await local.listGroups(LOCAL, { last: '', limit: 100 })
+    assert.ok(!other.items.some(({ name }) => name === 'by-token'))
+  })
+
+  test('a password that an administrator sets while its user sets another stays', async () => {
+    await give('**')
+    between = () => local.setUserPassword(LOCAL, { name: 'lead', password: 'set by an administrator' })
+    const own = admin.setUserPassword(lead, { name: 'lead', password: 'set by the user', current: 'the former one' })
+    await assert.rejects(own, (error: RegistryError) => error.code === 'CONFLICT')
+    const [row] = await database.db.query<{ hash: string }>(
+      `select password_hash as hash from principal where name = 'lead'`,
+    )
+    assert.ok(await verifyPassword('set by an administrator', row?.hash ?? '', 'test'))
+    await proveAgain()
+  })
 
   test('a robot that got more just before is out of reach of who administers less', async () => {
     await local.createRobot(LOCAL, { name: 'grew', grants })
