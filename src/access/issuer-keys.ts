@@ -45,7 +45,8 @@ export class IssuerKeys {
     this.#onDown = onDown
   }
 
-  /** The issuer's key of that id. @throws IssuerFault where the issuer never answered, or not for a day. */
+  /** The issuer's key of that id. @throws IssuerFault where the issuer does not answer, and gave no such
+   * key within a day. */
   async find(issuer: string, kid: string): Promise<IssuerKey | undefined> {
     const known = this.#known.get(issuer)
     const key = known?.keys.get(kid)
@@ -57,7 +58,7 @@ export class IssuerKeys {
       if (!(error instanceof IssuerFault)) throw error
       if (!this.#down.has(issuer)) this.#onDown(issuer, error)
       this.#down.add(issuer)
-      if (ageMs >= LAST_RESORT_MS) throw error
+      if (key === undefined || ageMs >= LAST_RESORT_MS) throw error
       return key
     }
   }

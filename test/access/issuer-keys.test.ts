@@ -45,6 +45,14 @@ void suite('keys of an issuer that cannot be asked', () => {
     assert.equal(await find(), true)
   })
 
+  test('one that is not among them is a fault of the issuer, not of who shows it: it may be a new one', async () => {
+    const { state, find } = scene()
+    assert.equal(await find('two'), false)
+    state.isDown = true
+    state.now = HOUR_MS
+    await assert.rejects(find('two'), IssuerFault)
+  })
+
   test('are said to be old once for each time that the issuer goes down', async () => {
     const { state, said, find } = scene()
     await find()
