@@ -43,6 +43,12 @@ export function unknownGrant(grant: string | null): RegistryError {
   })
 }
 
+/** The refusal of a form without a parameter that its grant needs; nothing was judged. */
+export function missingParameter(parameter: string): RegistryError {
+  const message = `the form has no ${parameter}`
+  return new RegistryError('UNSUPPORTED', { status: 400, message, members: { error: 'invalid_request' } })
+}
+
 /** 429 has no code there: what was shown may be right. */
 function oauthError({ status, members }: RegistryError): string | undefined {
   if (members['error'] !== undefined) return members['error']

@@ -6,7 +6,7 @@ import { type Scope, parseScopes, scopeText } from '../auth/scope.ts'
 import { scopeNamesOf } from '../middleware/addressing.ts'
 import { sourceOf } from '../middleware/gate.ts'
 import { json, queryValue, queryValues, readForm } from './params.ts'
-import { tokenRefusals, unknownGrant } from './token-refusals.ts'
+import { missingParameter, tokenRefusals, unknownGrant } from './token-refusals.ts'
 
 const MAX_FORM_BYTES = 64 * 1024
 
@@ -27,15 +27,15 @@ export function tokenRoutes(router: Router, authority: Authority): void {
     const source = sourceOf(ctx)
     switch (form.get('grant_type')) {
       case 'password': {
-        const name = form.get('username') ?? ''
-        const password = form.get('password') ?? ''
+        const name = required(form, 'username')
+        const password = required(form, 'password')
         const { identity, refreshMs } = await authority.login({ kind: 'basic', name, password }, source)
         const offline = form.get('access_type') === 'offline'
         present(ctx, await authority.issue(identity, scopes, offline ? refreshMs : undefined, source))
         return
       }
       case 'refresh_token': {
-        const refreshToken = form.get('refresh_token') ?? ''
+        const refreshToken = required(form, 'refresh_token')
         const identity = await authority.refresh(refreshToken, source)
         present(ctx, { ...(await authority.issue(identity, scopes, undefined, source)), refreshToken })
         return
@@ -49,6 +49,12 @@ export function tokenRoutes(router: Router, authority: Authority): void {
     json(ctx, await authority.keySet())
     ctx.set('Cache-Control', 'public, max-age=300')
   })
+}
+
+function required(form: URLSearchParams, parameter: string): string {
+  const value = form.get(parameter)
+  if (value === null) throw missingParameter(parameter)
+  return value
 }
 
 /** The scopes that are asked for, by the names that the repositories have here. */

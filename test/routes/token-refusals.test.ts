@@ -109,6 +109,20 @@ void suite('a refusal of the token endpoint', () => {
     assert.equal(description, message)
   })
 
+  test('of a form without a parameter that its grant needs is 400 invalid_request, and no guess (RFC 6749 section 5.2)', async () => {
+    const forms = [
+      { grant_type: 'password', username: 'hasty' },
+      { grant_type: 'password', password: PASSWORD },
+      { grant_type: 'refresh_token' },
+    ]
+    for (let turn = 0; turn <= GUESSES; turn += 1) {
+      for (const form of forms) {
+        const refused = await post(form)
+        assert.deepEqual([refused.status, refused.error, refused.code], [400, 'invalid_request', 'UNSUPPORTED'])
+      }
+    }
+  })
+
   test('of another grant is unsupported_grant_type, and of none invalid_request, both 400 without a challenge (RFC 6749 section 5.2)', async () => {
     for (const [fields, expected] of [
       [{ grant_type: 'client_credentials' }, 'unsupported_grant_type'],
