@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, afterEach, before, suite, test } from 'node:test'
 import { administerOf } from '../support/access.ts'
 import { RegistryClient, codeOf, digestOf } from '../support/client.ts'
 import { type Ended, berth } from '../support/command.ts'
-import { type TestServer, startServer } from '../support/server.ts'
+import { type TestServer, createDatabase, startServer } from '../support/server.ts'
 import { type UpstreamProxy, startUpstreamProxy } from '../support/upstream-proxy.ts'
 
 const KiB = 1024
@@ -124,22 +124,29 @@ void suite('mirrors while the registry runs', () => {
     assert.match(await ok('show', 'told'), /quota left +76 of 100[^]*limited .*429/)
   })
 
-  void test('what was counted outlives the process that counted it', async () => {
+  void test('what was counted outlives the process that counted it', async t => {
+    const database = await createDatabase()
     const env = { BERTH_MIRROR_UPSTREAMS: JSON.stringify({ lasting: { url: proxy.url, allowPrivate: true } }) }
-    const first = await startServer({ env, dataDir: join(server.dataDir, '..', 'lasting') })
-    assert.equal(
-      await new RegistryClient(first.url).ask('/v2/lasting/absent/manifests/v1').then(({ status: code }) => code),
-      404,
-    )
-    first.process.kill('SIGTERM')
-    await new Promise(ended => first.process.once('close', ended))
-    const second = await startServer({ env, dataDir: join(server.dataDir, '..', 'lasting') })
+    const dataDir = join(server.dataDir, '..', 'lasting')
+    const start = (): Promise<TestServer> =>
+      startServer({ env, dataDir, ...(database === undefined ? {} : { databaseUrl: database.url }) })
+    t.after(async () => {
+      await rm(dataDir, { recursive: true, force: true })
+      await database?.drop()
+    })
+    const first = await start()
+    try {
+      const { status: code } = await new RegistryClient(first.url).ask('/v2/lasting/absent/manifests/v1')
+      assert.equal(code, 404)
+    } finally {
+      await first.stop()
+    }
+    const second = await start()
     try {
       const { figures } = await (await administerOf(second))('GET', '/mirrors/lasting')
       assert.deepEqual((figures as Json)['failures'], { absent: 1 })
     } finally {
       await second.stop()
-      await first.stop()
     }
   })
 
