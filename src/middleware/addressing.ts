@@ -31,6 +31,10 @@ const REPOSITORY_PATH = /^\/v2\/(?!_catalog(?:\/|$))(.+)\/((?:manifests|blobs|ta
  */
 export function addressing(mirrors: Addressing): Middleware {
   return async (ctx, next) => {
+    if (!mirrors.hasMirrors()) {
+      await next()
+      return
+    }
     ctx.state['scopeNames'] = (name: string) => scopeNames(mirrors, ctx, name)
     ctx.state['canonicalName'] = (name: string) => canonical(mirrors, name)
     const [, asked, rest] = REPOSITORY_PATH.exec(ctx.path) ?? []
@@ -38,7 +42,7 @@ export function addressing(mirrors: Addressing): Middleware {
       await next()
       return
     }
-    const namespace = mirrors.hasMirrors() ? namespaceOf(ctx) : undefined
+    const namespace = namespaceOf(ctx)
     const mirror = namespace === undefined ? mirrorAt(mirrors, ctx) : mirrors.byNamespace(namespace.toLowerCase())
     if (namespace !== undefined && mirror === undefined) {
       const message = 'there is no mirror of that namespace'
