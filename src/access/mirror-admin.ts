@@ -1,4 +1,4 @@
-import { type MirrorFailure, type MirrorTotals, lastFailures, mirrorTotals } from '../metadata/mirror-figures.ts'
+import { type MirrorFailure, lastFailures, mirrorTotals } from '../metadata/mirror-figures.ts'
 import * as rows from '../metadata/mirrors.ts'
 import { RegistryError } from '../oci/errors.ts'
 import { tryParseName } from '../oci/name.ts'
@@ -14,6 +14,7 @@ import {
   record,
   requireAdmin,
 } from './actor.ts'
+import { type MirrorInfo, presentMirror } from './mirror-info.ts'
 import { found } from './names.ts'
 import type { Page, PageRequest } from './page.ts'
 
@@ -48,41 +49,6 @@ export type MirrorChange = { readonly [K in keyof StoredMirror]?: StoredMirror[K
   readonly login?: MirrorLogin | null
 }
 
-/** What all processes together counted of a mirror: see `mirror/stats.ts`. Bytes, milliseconds. */
-export interface MirrorFigures {
-  readonly since: Date | null
-  readonly manifestHits: number
-  readonly manifestMisses: number
-  readonly stale: number
-  readonly blobHits: number
-  readonly blobMisses: number
-  readonly savedBytes: number
-  readonly upstreamBytes: number
-  readonly requests: number
-  /** Of an upstream's answers, until they began; null without any. */
-  readonly meanLatencyMs: number | null
-  /** By kind. */
-  readonly failures: Readonly<Record<string, number>>
-  readonly evicted: number
-  readonly evictedBytes: number
-}
-
-/** A mirror as administrators see it. */
-export interface MirrorInfo extends MirrorView {
-  readonly figures: MirrorFigures
-  /** What the upstream said last about our quota there. */
-  readonly rate: { readonly limit: number | null; readonly remaining: number | null; readonly at: Date } | null
-  readonly size: {
-    readonly repositories: number
-    readonly manifests: number
-    /** Each blob once a repository, now. */
-    readonly logicalBytes: number
-    /** Each blob once, when that was measured: where there is a limit, and it may be near. */
-    readonly bytes: number | null
-    readonly measuredAt: Date | null
-  }
-}
-
 /** Mirrors by prefix: those whose repositories the actor administers. @throws RegistryError DENIED. */
 export async function listMirrors(
   { db, mirrors }: AdministrationContext,
@@ -97,7 +63,7 @@ export async function listMirrors(
     db,
     shown.map(({ prefix }) => prefix),
   )
-  const items = shown.map(view => present(view, totals.get(view.prefix)))
+  const items = shown.map(view => presentMirror(view, totals.get(view.prefix)))
   const end = shown.at(-1)
   return views.length > limit && end !== undefined ? { items, next: end.prefix } : { items }
 }
@@ -112,7 +78,7 @@ export async function showMirror(
   const view = await viewOf(context, actor, prefix)
   await mirrors.flush()
   const totals = await mirrorTotals(db, [prefix])
-  return { ...present(view, totals.get(prefix)), lastFailures: await lastFailures(db, prefix) }
+  return { ...presentMirror(view, totals.get(prefix)), lastFailures: await lastFailures(db, prefix) }
 }
 
 /** What {@link addMirror} makes. */
@@ -285,41 +251,4 @@ function originOf({ url }: StoredMirror): string {
 /** What the audit holds of settings: certificates are long, and say nothing to a reader. */
 function said({ ca, ...settings }: StoredMirror): Record<string, unknown> {
   return { ...settings, ...(ca === undefined ? {} : { ca: true }) }
-}
-
-function present(view: MirrorView, totals: MirrorTotals | undefined): MirrorInfo {
-  const counts = totals?.counts ?? {}
-  const count = (name: string): number => counts[name] ?? 0
-  const failures = Object.entries(counts).flatMap(([name, amount]) =>
-    name.startsWith('failures.') ? [[name.slice('failures.'.length), amount] as const] : [],
-  )
-  return {
-    ...view,
-    figures: {
-      since: totals?.since ?? null,
-      manifestHits: count('manifestHits'),
-      manifestMisses: count('manifestMisses'),
-      stale: count('stale'),
-      blobHits: count('blobHits'),
-      blobMisses: count('blobMisses'),
-      savedBytes: count('savedBytes'),
-      upstreamBytes: count('upstreamBytes'),
-      requests: count('requests'),
-      meanLatencyMs: count('requests') === 0 ? null : Math.round(count('requestMs') / count('requests')),
-      failures: Object.fromEntries(failures),
-      evicted: count('evicted'),
-      evictedBytes: count('evictedBytes'),
-    },
-    rate:
-      totals === undefined || totals.rate_at === null
-        ? null
-        : { limit: totals.rate_limit, remaining: totals.rate_remaining, at: totals.rate_at },
-    size: {
-      repositories: totals?.repositories ?? 0,
-      manifests: totals?.manifests ?? 0,
-      logicalBytes: totals?.logical_bytes ?? 0,
-      bytes: totals?.bytes ?? null,
-      measuredAt: totals?.measured_at ?? null,
-    },
-  }
 }
